@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers over the parts of the kernel's BPF core that map tracing needs.
+//!
+//! This is the only place that knows `kernel::bindings`. What is policy (who may trace what, when a
+//! tracer runs, in which order) lives outside and, with these types, is safe code.
+//!
+//! C headers: [`include/linux/bpf.h`](srctree/include/linux/bpf.h),
+//! [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
+
+pub(crate) mod context;
+pub(crate) mod link;
+pub(crate) mod map;
+pub(crate) mod operation;
+pub(crate) mod ops;
+pub(crate) mod prog;
+pub(crate) mod rcu;
+pub(crate) mod scratch;

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! BPF links: a `struct bpf_link` with data of ours, from its creation to its end.
+//!
+//! The `bpf_link_ops` are built in (see `kernel/bpf/map_trace.c`), and call [`super::ops`].
+//!
+//! C header: [`include/linux/bpf.h`](srctree/include/linux/bpf.h)
+
+use super::prog::Prog;
+use core::{
+    mem::ManuallyDrop,
+    ops::Deref,
+    ptr::{self, NonNull},
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    ffi::c_int,
+    prelude::*,
+    sync::aref::{ARef, AlwaysRefCounted},
+    types::Opaque,
+    uaccess::{UserPtr, UserSlice},
+};
+
+/// A link with its data.
+///
+/// # Invariants
+///
+/// `link` was initialized by `bpf_map_trace_link_prime()`, so that it holds the module.
+#[repr(C)]
+pub(crate) struct Link<T> {
+    link: Opaque<bindings::bpf_link>,
+    data: T,
+}
+
+impl<T: Send + Sync> Link<T> {
+    /// Wraps a link.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is the `bpf_link` of a [`Link<T>`] that stays alive for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *const bindings::bpf_link) -> &'a Self {
+        // SAFETY: By the safety requirements; `Link` is `repr(C)`, so it is where its link is.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// Frees a link.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is the `bpf_link` of a [`Link<T>`] that nobody can reach any more.
+    pub(crate) unsafe fn dealloc(ptr: *mut bindings::bpf_link) {
+        // SAFETY: By the safety requirements. It was made by `prime()`.
+        drop(unsafe { KBox::from_raw(ptr.cast::<Self>()) });
+    }
+
+    /// Creates a link, and reserves its file descriptor and id without showing them yet.
+    ///
+    /// The reference to `prog` goes over to the link when it is settled.
+    ///
+    /// Context: process context, in `BPF_LINK_CREATE`.
+    ///
+    /// Errors: [`ENOMEM`], and those of a new file descriptor.
+    pub(crate) fn prime(prog: &Prog, data: T) -> Result<PrimedLink<T>> {
+        let link = KBox::new(
+            Self {
+                link: Opaque::zeroed(),
+                data,
+            },
+            GFP_KERNEL,
+        )?;
+        let link = KBox::into_raw(link);
+        let mut primer = bindings::bpf_link_primer::default();
+
+        // SAFETY: `link` is ours, and both it and the program are valid.
+        let err = to_result(unsafe {
+            bindings::bpf_map_trace_link_prime(link.cast(), prog.as_ptr(), &mut primer)
+        });
+        if let Err(err) = err {
+            // SAFETY: After an error, the link is still ours alone.
+            drop(unsafe { KBox::from_raw(link) });
+            return Err(err);
+        }
+        // INVARIANT: It was initialized.
+        Ok(PrimedLink {
+            // SAFETY: `KBox::into_raw()` does not return null.
+            link: unsafe { NonNull::new_unchecked(link) },
+            primer,
+        })
+    }
+
+    /// Makes `new` the program of the link, and drops the reference to the old one.
+    ///
+    /// The caller excludes other updates.
+    pub(crate) fn set_prog(&self, new: ARef<Prog>) {
+        let new = ARef::into_raw(new).as_ptr().cast::<bindings::bpf_prog>();
+        // SAFETY: The link is initialized, and other writers are excluded. Readers use READ_ONCE().
+        let old = unsafe {
+            let prog = ptr::addr_of_mut!((*self.link.get()).prog);
+            let old = *prog;
+            prog.write_volatile(new);
+            old
+        };
+        if let Some(old) = NonNull::new(old) {
+            // SAFETY: The link had this reference, and gives it up.
+            unsafe { Prog::dec_ref(old.cast()) };
+        }
+    }
+}
+
+impl<T> Deref for Link<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+/// A link that user space does not see yet. Dropped, it goes away again, without `release()`.
+///
+/// # Invariants
+///
+/// `primer` belongs to `link`, and was neither settled nor cleaned up.
+pub(crate) struct PrimedLink<T> {
+    link: NonNull<Link<T>>,
+    primer: bindings::bpf_link_primer,
+}
+
+impl<T> PrimedLink<T> {
+    /// Shows the link to user space, and returns its file descriptor.
+    pub(crate) fn settle(self) -> c_int {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: By the invariants; `self` is used up by it.
+        unsafe { bindings::bpf_link_settle(&mut this.primer) }
+    }
+}
+
+impl<T> Deref for PrimedLink<T> {
+    type Target = Link<T>;
+
+    fn deref(&self) -> &Link<T> {
+        // SAFETY: By the invariants, the primer's file keeps the link.
+        unsafe { self.link.as_ref() }
+    }
+}
+
+impl<T> Drop for PrimedLink<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants. It frees the link through `dealloc()`, later.
+        unsafe { bindings::bpf_link_cleanup(&mut self.primer) };
+    }
+}
+
+/// The arguments of `BPF_LINK_CREATE`, from user space.
+pub(crate) struct LinkCreateAttr<'a>(&'a bindings::bpf_attr);
+
+impl<'a> LinkCreateAttr<'a> {
+    /// Wraps the arguments.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` are the arguments of a `BPF_LINK_CREATE` of the current task, zero where the task gave
+    /// less, and stay valid for `'a`.
+    pub(crate) unsafe fn from_raw(ptr: *const bindings::bpf_attr) -> Self {
+        // SAFETY: By the safety requirements.
+        Self(unsafe { &*ptr })
+    }
+
+    /// `link_create.target_fd`.
+    pub(crate) fn target_fd(&self) -> u32 {
+        // SAFETY: All bits of the union are initialized, and each value is valid.
+        unsafe { self.0.link_create.__bindgen_anon_2.target_fd }
+    }
+
+    /// `link_create.flags`.
+    pub(crate) fn flags(&self) -> u32 {
+        // SAFETY: As above.
+        unsafe { self.0.link_create.flags }
+    }
+
+    /// What `link_create.map_trace_info` points to, in user space.
+    pub(crate) fn map_trace_info(&self) -> UserSlice {
+        // SAFETY: As above.
+        let info = unsafe { self.0.link_create.__bindgen_anon_3.__bindgen_anon_2 };
+        UserSlice::new(
+            UserPtr::from_addr(info.map_trace_info as usize),
+            info.map_trace_info_len as usize,
+        )
+    }
+}

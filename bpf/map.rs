@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! BPF maps: references, properties, operations and the traced bytes.
+//!
+//! C header: [`include/linux/bpf.h`](srctree/include/linux/bpf.h)
+
+use crate::tracer_list::TracerList;
+use core::{
+    ffi::c_void,
+    ptr::{self, NonNull},
+};
+use kernel::{
+    bindings,
+    error::from_err_ptr,
+    ffi::c_long,
+    prelude::*,
+    sync::aref::{ARef, AlwaysRefCounted},
+    types::Opaque,
+};
+
+/// An operation that can be traced.
+///
+/// Each is a target (`attach_btf_id`) of `BPF_TRACE_MAP` programs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum TraceType {
+    /// `bpf_map_update_elem()` and `BPF_MAP_UPDATE_ELEM`.
+    UpdateElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_UPDATE_ELEM,
+    /// `bpf_map_delete_elem()` and `BPF_MAP_DELETE_ELEM`.
+    DeleteElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_DELETE_ELEM,
+}
+
+impl TraceType {
+    /// How many there are.
+    pub(crate) const COUNT: usize = bindings::bpf_map_trace_type_MAX_BPF_MAP_TRACE_TYPE as usize;
+
+    /// All of them.
+    pub(crate) const ALL: [Self; Self::COUNT] = [Self::UpdateElem, Self::DeleteElem];
+}
+
+impl TryFrom<u32> for TraceType {
+    type Error = Error;
+
+    /// Fails with [`EINVAL`] where `value` is out of range.
+    fn try_from(value: u32) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|t| *t as u32 == value)
+            .ok_or(EINVAL)
+    }
+}
+
+/// A `struct bpf_map`.
+///
+/// # Invariants
+///
+/// The map has a non-zero `refcnt`, or it can be reached by the program or the system call that
+/// operates on it. Its `tracers` pointer is null or comes from [`Map::tracers_or_install`].
+#[repr(transparent)]
+pub(crate) struct Map(Opaque<bindings::bpf_map>);
+
+// SAFETY: A map can be used from any task.
+unsafe impl Send for Map {}
+// SAFETY: What `&Map` gives access to is constant, atomic, or does its own locking.
+unsafe impl Sync for Map {}
+
+// SAFETY: `bpf_map_inc()` and `bpf_map_put()` count `refcnt`, which keeps the map.
+//
+// It is not `usercnt`: that counts what user space can still use the map by, and when it drops to
+// zero, timers are cancelled and program arrays emptied. Whether a map is traced must not change
+// that.
+unsafe impl AlwaysRefCounted for Map {
+    fn inc_ref(&self) {
+        // SAFETY: By the type invariants, the map is alive.
+        unsafe { bindings::bpf_map_inc(self.0.get()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The safety requirements say that the caller has a reference to give up.
+        unsafe { bindings::bpf_map_put(obj.as_ptr().cast()) };
+    }
+}
+
+impl Map {
+    /// Gets the map behind a file descriptor that may read it.
+    ///
+    /// Context: process context.
+    ///
+    /// Errors: [`EBADF`] where `fd` is not open, [`EINVAL`] where it is of something else,
+    /// [`EPERM`] where it does not allow to read.
+    pub(crate) fn from_fd(fd: u32) -> Result<ARef<Self>> {
+        // SAFETY: No requirements.
+        let map =
+            from_err_ptr(unsafe { bindings::bpf_map_get_with_mode(fd, bindings::FMODE_CAN_READ) })?;
+        let map = NonNull::new(map).ok_or(EINVAL)?;
+        // SAFETY: The function has returned a map with a reference for us.
+        Ok(unsafe { ARef::from_raw(map.cast()) })
+    }
+
+    /// Wraps a map.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a map that stays alive for `'a`.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::bpf_map) -> &'a Self {
+        // SAFETY: By the safety requirements; `Map` is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The `struct bpf_map`, for the context of a program.
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut bindings::bpf_map {
+        self.0.get()
+    }
+
+    /// The id that user space knows.
+    pub(crate) fn id(&self) -> u32 {
+        // SAFETY: Set once, before the map could be found.
+        unsafe { (*self.0.get()).id }
+    }
+
+    /// In bytes.
+    pub(crate) fn key_size(&self) -> u32 {
+        // SAFETY: Constant.
+        unsafe { (*self.0.get()).key_size }
+    }
+
+    /// In bytes.
+    pub(crate) fn value_size(&self) -> u32 {
+        // SAFETY: Constant.
+        unsafe { (*self.0.get()).value_size }
+    }
+
+    /// Whether programs must not read the map (`BPF_F_WRONLY_PROG`).
+    pub(crate) fn is_write_only_for_programs(&self) -> bool {
+        // SAFETY: Constant.
+        unsafe { (*self.0.get()).map_flags & bindings::BPF_F_WRONLY_PROG != 0 }
+    }
+
+    /// Whether the map is for one program only (`excl_prog_hash`).
+    pub(crate) fn is_exclusive(&self) -> bool {
+        // SAFETY: Constant.
+        unsafe { !(*self.0.get()).excl_prog_sha.is_null() }
+    }
+
+    /// Whether the patched kernel tests the traced byte at this operation of this type of map.
+    pub(crate) fn can_trace(&self, trace_type: TraceType) -> bool {
+        // SAFETY: The map is alive, by the type invariants.
+        unsafe { bindings::bpf_map_can_trace(self.0.get(), trace_type as u32) }
+    }
+
+    /// Sets the byte that is tested at every operation.
+    ///
+    /// It takes effect for operations that begin after
+    /// [`synchronize_programs`](super::rcu::synchronize_programs).
+    pub(crate) fn set_traced(&self, trace_type: TraceType, traced: bool) {
+        // SAFETY: The map is alive, and the array has an element for each type. Volatile as in
+        // WRITE_ONCE(), because it is read without a lock.
+        unsafe {
+            ptr::addr_of_mut!((*self.0.get()).traced[trace_type as usize])
+                .write_volatile(u8::from(traced))
+        };
+    }
+
+    /// The map's tracers, if it ever had one.
+    #[inline(always)]
+    pub(crate) fn tracers(&self) -> Option<&TracerList> {
+        // SAFETY: The map is alive. Written once, by cmpxchg, and read like READ_ONCE(); what is
+        // behind it depends on the address.
+        let list = unsafe { ptr::addr_of!((*self.0.get()).tracers).read_volatile() };
+        // SAFETY: By the type invariants, this is null or a list that lives as long as the map.
+        unsafe { list.cast::<TracerList>().as_ref() }
+    }
+
+    /// The map's tracers, after `new()` where it never had one.
+    ///
+    /// Where two callers race, one list is used and the other one dropped. From here on the map
+    /// pins the module.
+    pub(crate) fn tracers_or_install(
+        &self,
+        new: impl FnOnce() -> Result<KBox<TracerList>>,
+    ) -> Result<&TracerList> {
+        if let Some(list) = self.tracers() {
+            return Ok(list);
+        }
+
+        let new = KBox::into_raw(new()?);
+        // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.
+        // SAFETY: The map is alive, and `new` is valid until the map is freed.
+        let old = unsafe { bindings::bpf_map_trace_install(self.0.get(), new.cast()) };
+        let Some(old) = NonNull::new(old) else {
+            // SAFETY: It is the map's now, and lives as long as the map does.
+            return Ok(unsafe { &*new });
+        };
+        // SAFETY: `new` comes from `KBox::into_raw()` and was not used.
+        drop(unsafe { KBox::from_raw(new) });
+        // SAFETY: By the type invariants, the map's pointer is a list.
+        Ok(unsafe { old.cast::<TracerList>().as_ref() })
+    }
+
+    /// The map's own update.
+    ///
+    /// # Safety
+    ///
+    /// `key` and `value` are what the map's `map_update_elem()` may be called with here.
+    #[inline(always)]
+    pub(crate) unsafe fn update_elem(
+        &self,
+        key: *mut c_void,
+        value: *mut c_void,
+        flags: u64,
+    ) -> c_long {
+        // SAFETY: The map is alive. Maps of types that cannot be updated are not traced, so the
+        // operation exists. The rest is up to the caller.
+        unsafe {
+            let update = (*(*self.0.get()).ops).map_update_elem.unwrap_unchecked();
+            update(self.0.get(), key, value, flags)
+        }
+    }
+
+    /// The map's own delete.
+    ///
+    /// # Safety
+    ///
+    /// `key` is what the map's `map_delete_elem()` may be called with here.
+    #[inline(always)]
+    pub(crate) unsafe fn delete_elem(&self, key: *mut c_void) -> c_long {
+        // SAFETY: As in `update_elem()`.
+        unsafe {
+            let delete = (*(*self.0.get()).ops).map_delete_elem.unwrap_unchecked();
+            delete(self.0.get(), key)
+        }
+    }
+}

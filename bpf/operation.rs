@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An operation on a map: doing it, keeping its arguments, and what its tracers get.
+
+use super::{
+    map::{Map, TraceType},
+    prog::Context,
+    scratch::Slot,
+};
+use core::ffi::c_void;
+use kernel::{bindings, ffi::c_long};
+
+/// Where the key and the value of an operation live.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Args {
+    /// Nobody writes to them while the operation and its tracers run.
+    Stable,
+    /// They may be inside a map, whose elements can be reused meanwhile.
+    Copy,
+}
+
+impl Args {
+    /// From `enum bpf_map_trace_args`.
+    #[inline(always)]
+    pub(super) fn from_raw(args: u64) -> Self {
+        if args == u64::from(bindings::bpf_map_trace_args_BPF_MAP_TRACE_ARGS_STABLE) {
+            Self::Stable
+        } else {
+            Self::Copy
+        }
+    }
+}
+
+/// An operation on a map that is about to be done.
+pub(crate) trait Operation: Copy {
+    /// What the operation is for tracers.
+    const TYPE: TraceType = <Self::Context as Context>::TYPE;
+
+    /// What its tracers get.
+    type Context: Context;
+
+    /// The map.
+    fn map(&self) -> &Map;
+
+    /// Does it. Returns what the map's own operation returns: 0, or a negative errno.
+    fn perform(self) -> c_long;
+
+    /// The same operation on copies of its arguments.
+    fn copy_args(self, slot: &mut Slot<'_>) -> Self;
+
+    /// What the tracers get for it on this CPU.
+    fn context(self, cpu: u32) -> Self::Context;
+}
+
+/// An update.
+///
+/// # Invariants
+///
+/// `key` and `value` are a key and a value of `map`, and may be used for `'a`.
+#[derive(Clone, Copy)]
+pub(crate) struct Update<'a> {
+    map: &'a Map,
+    key: *mut c_void,
+    value: *mut c_void,
+    flags: u64,
+}
+
+impl<'a> Update<'a> {
+    /// An update of `map`, as its `map_update_elem()` would get it.
+    ///
+    /// # Safety
+    ///
+    /// `key` and `value` are what the map's own operation may be called with, for `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn new(
+        map: &'a Map,
+        key: *mut c_void,
+        value: *mut c_void,
+        flags: u64,
+    ) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            map,
+            key,
+            value,
+            flags,
+        }
+    }
+}
+
+impl Operation for Update<'_> {
+    type Context = bindings::bpf_map_trace_ctx__update_elem;
+
+    #[inline(always)]
+    fn map(&self) -> &Map {
+        self.map
+    }
+
+    #[inline(always)]
+    fn perform(self) -> c_long {
+        // SAFETY: By the type invariants.
+        unsafe { self.map.update_elem(self.key, self.value, self.flags) }
+    }
+
+    fn copy_args(self, slot: &mut Slot<'_>) -> Self {
+        // INVARIANT: The copies are a key and a value, too.
+        // SAFETY: By the type invariants; the slot comes from the scratch of this map.
+        let (key, value) = unsafe { (slot.copy_key(self.key), slot.copy_value(self.value)) };
+        Self { key, value, ..self }
+    }
+
+    #[inline(always)]
+    fn context(self, cpu: u32) -> Self::Context {
+        use bindings::{
+            bpf_map_trace_ctx__update_elem__bindgen_ty_1 as Key,
+            bpf_map_trace_ctx__update_elem__bindgen_ty_2 as Value,
+            bpf_map_trace_ctx__update_elem__bindgen_ty_3 as MapPtr, //
+        };
+
+        Self::Context {
+            __bindgen_anon_1: Key { key: self.key },
+            __bindgen_anon_2: Value { value: self.value },
+            flags: self.flags,
+            __bindgen_anon_3: MapPtr {
+                map: self.map.as_ptr(),
+            },
+            cpu,
+        }
+    }
+}
+
+/// A delete.
+///
+/// # Invariants
+///
+/// `key` is a key of `map`, and may be used for `'a`.
+#[derive(Clone, Copy)]
+pub(crate) struct Delete<'a> {
+    map: &'a Map,
+    key: *mut c_void,
+}
+
+impl<'a> Delete<'a> {
+    /// A delete from `map`, as its `map_delete_elem()` would get it.
+    ///
+    /// # Safety
+    ///
+    /// `key` is what the map's own operation may be called with, for `'a`.
+    #[inline(always)]
+    pub(super) unsafe fn new(map: &'a Map, key: *mut c_void) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self { map, key }
+    }
+}
+
+impl Operation for Delete<'_> {
+    type Context = bindings::bpf_map_trace_ctx__delete_elem;
+
+    #[inline(always)]
+    fn map(&self) -> &Map {
+        self.map
+    }
+
+    #[inline(always)]
+    fn perform(self) -> c_long {
+        // SAFETY: By the type invariants.
+        unsafe { self.map.delete_elem(self.key) }
+    }
+
+    fn copy_args(self, slot: &mut Slot<'_>) -> Self {
+        // INVARIANT: The copy is a key, too.
+        // SAFETY: By the type invariants; the slot comes from the scratch of this map.
+        let key = unsafe { slot.copy_key(self.key) };
+        Self { key, ..self }
+    }
+
+    #[inline(always)]
+    fn context(self, cpu: u32) -> Self::Context {
+        use bindings::{
+            bpf_map_trace_ctx__delete_elem__bindgen_ty_1 as Key,
+            bpf_map_trace_ctx__delete_elem__bindgen_ty_2 as MapPtr, //
+        };
+
+        Self::Context {
+            __bindgen_anon_1: Key { key: self.key },
+            __bindgen_anon_2: MapPtr {
+                map: self.map.as_ptr(),
+            },
+            cpu,
+        }
+    }
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct bpf_map_trace_ops`: how the built-in part of map tracing calls this module.
+//!
+//! C header: [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
+
+use super::{
+    link::{Link, LinkCreateAttr},
+    map::Map,
+    operation::{Args, Delete, Update},
+    prog::{Prog, VerifierLog},
+};
+use crate::tracer_list::TracerList;
+use core::{
+    ffi::c_void,
+    marker::PhantomData,
+    ptr::NonNull,
+};
+use kernel::{
+    bindings,
+    error::{from_result, to_result},
+    ffi::{c_int, c_long},
+    prelude::*,
+    seq_file::SeqFile,
+    sync::aref::ARef,
+    types::Opaque,
+};
+
+/// What the module does for map tracing.
+pub(crate) trait MapTracing {
+    /// The data of a link.
+    type LinkData: Send + Sync;
+
+    /// Updates an element, then runs the tracers. Returns what the map's own operation returned.
+    ///
+    /// Context: any, NMI included; under RCU or RCU tasks trace.
+    fn update_elem(update: Update<'_>, args: Args) -> c_long;
+
+    /// Deletes an element, then runs the tracers. Returns what the map's own operation returned.
+    ///
+    /// Context: as [`MapTracing::update_elem`].
+    fn delete_elem(delete: Delete<'_>, args: Args) -> c_long;
+
+    /// Decides whether a program may trace maps. Where not, the log says why.
+    fn check_prog(log: &VerifierLog, prog: &Prog) -> Result;
+
+    /// `BPF_LINK_CREATE`: returns the new file descriptor.
+    fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int>;
+
+    /// The last reference to a link went away.
+    fn release(link: &Link<Self::LinkData>);
+
+    /// `BPF_LINK_DETACH`.
+    fn detach(link: &Link<Self::LinkData>) -> Result;
+
+    /// `BPF_LINK_UPDATE`.
+    fn update_prog(link: &Link<Self::LinkData>, new: ARef<Prog>, old: Option<&Prog>) -> Result;
+
+    /// The link's lines of `/proc/<pid>/fdinfo/<fd>`.
+    fn show_fdinfo(link: &Link<Self::LinkData>, seq: &SeqFile);
+
+    /// The link's part of `BPF_OBJ_GET_INFO_BY_FD`.
+    fn info(link: &Link<Self::LinkData>) -> LinkInfo;
+}
+
+/// `bpf_link_info.map_trace`.
+pub(crate) struct LinkInfo {
+    /// The traced map, or 0 after a detach.
+    pub(crate) map_id: u32,
+    /// The traced operation.
+    pub(crate) trace_type: u32,
+    /// What `bpf_get_attach_cookie()` returns.
+    pub(crate) cookie: u64,
+    /// How often the tracer was not run, for recursion or the nesting limit.
+    pub(crate) missed: u64,
+    /// How often the tracer returned 1.
+    pub(crate) failed: u64,
+}
+
+/// The registration of `T`; dropped, it ends.
+///
+/// # Invariants
+///
+/// While registered, `ops` does not move.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Registration<T: MapTracing> {
+    #[pin]
+    ops: Opaque<bindings::bpf_map_trace_ops>,
+    _provider: PhantomData<T>,
+}
+
+// SAFETY: The table is only read once it is registered.
+unsafe impl<T: MapTracing> Send for Registration<T> {}
+// SAFETY: As above.
+unsafe impl<T: MapTracing> Sync for Registration<T> {}
+
+impl<T: MapTracing> Registration<T> {
+    /// Registers `T` for `module`.
+    ///
+    /// Errors: [`EBUSY`] where map tracing is provided already.
+    pub(crate) fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            ops <- Opaque::try_ffi_init(|slot: *mut bindings::bpf_map_trace_ops| {
+                let ops = bindings::bpf_map_trace_ops {
+                    owner: module.as_ptr(),
+                    update_elem: Some(Self::update_elem),
+                    delete_elem: Some(Self::delete_elem),
+                    check_prog: Some(Self::check_prog),
+                    link_create: Some(Self::link_create),
+                    link_release: Some(Self::link_release),
+                    link_dealloc: Some(Self::link_dealloc),
+                    link_detach: Some(Self::link_detach),
+                    link_update_prog: Some(Self::link_update_prog),
+                    link_show_fdinfo: Some(Self::link_show_fdinfo),
+                    link_fill_info: Some(Self::link_fill_info),
+                    free_tracers: Some(Self::free_tracers),
+                };
+                // SAFETY: `slot` is valid for a write, and what is pinned there stays until
+                // `drop()` has taken it back.
+                to_result(unsafe {
+                    slot.write(ops);
+                    bindings::bpf_map_trace_register(slot)
+                })
+            }),
+            _provider: PhantomData,
+        })
+    }
+
+    unsafe extern "C" fn update_elem(
+        map: *mut bindings::bpf_map,
+        key: *mut c_void,
+        value: *mut c_void,
+        flags: u64,
+        args: u64,
+    ) -> c_long {
+        // SAFETY: The caller has a reference to the map, and passes on what it got for the map's own
+        // operation.
+        let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
+        T::update_elem(update, Args::from_raw(args))
+    }
+
+    unsafe extern "C" fn delete_elem(
+        map: *mut bindings::bpf_map,
+        key: *mut c_void,
+        args: u64,
+    ) -> c_long {
+        // SAFETY: As in `update_elem()`.
+        let delete = unsafe { Delete::new(Map::from_raw(map), key) };
+        T::delete_elem(delete, Args::from_raw(args))
+    }
+
+    unsafe extern "C" fn check_prog(
+        log: *mut bindings::bpf_verifier_log,
+        prog: *const bindings::bpf_prog,
+    ) -> c_int {
+        // SAFETY: Both are valid during the call, and it is for such programs only.
+        let (log, prog) = unsafe { (VerifierLog::from_raw(log), Prog::from_raw(prog)) };
+        from_result(|| T::check_prog(&log, prog).map(|()| 0))
+    }
+
+    unsafe extern "C" fn link_create(
+        attr: *const bindings::bpf_attr,
+        prog: *mut bindings::bpf_prog,
+    ) -> c_int {
+        // SAFETY: Both are valid during the call, and it is for such programs only. Calls from
+        // BPF programs do not get here.
+        let (attr, prog) = unsafe { (LinkCreateAttr::from_raw(attr), Prog::from_raw(prog)) };
+        from_result(|| T::create(&attr, prog))
+    }
+
+    unsafe extern "C" fn link_release(link: *mut bindings::bpf_link) {
+        // SAFETY: A link of ours, until dealloc().
+        T::release(unsafe { Link::from_raw(link) });
+    }
+
+    unsafe extern "C" fn link_dealloc(link: *mut bindings::bpf_link) {
+        // SAFETY: A link of ours, and the last that is done with it.
+        unsafe { Link::<T::LinkData>::dealloc(link) };
+    }
+
+    unsafe extern "C" fn link_detach(link: *mut bindings::bpf_link) -> c_int {
+        // SAFETY: A link of ours, and the caller has a reference.
+        let link = unsafe { Link::from_raw(link) };
+        from_result(|| T::detach(link).map(|()| 0))
+    }
+
+    unsafe extern "C" fn link_update_prog(
+        link: *mut bindings::bpf_link,
+        new_prog: *mut bindings::bpf_prog,
+        old_prog: *mut bindings::bpf_prog,
+    ) -> c_int {
+        // SAFETY: A link of ours, and the caller has references to all three.
+        let (link, new, old) = unsafe {
+            (
+                Link::from_raw(link),
+                Prog::from_raw(new_prog),
+                NonNull::new(old_prog).map(|p| Prog::from_raw(p.as_ptr())),
+            )
+        };
+        from_result(|| {
+            T::update_prog(link, new.into(), old)?;
+            // The caller's reference has gone over, too: drop it, as update_prog() took one.
+            // SAFETY: After success, the caller does not use its reference any more.
+            drop(unsafe { ARef::from_raw(NonNull::from(new)) });
+            Ok(0)
+        })
+    }
+
+    unsafe extern "C" fn link_show_fdinfo(
+        link: *const bindings::bpf_link,
+        seq: *mut bindings::seq_file,
+    ) {
+        // SAFETY: A link of ours, and a file that is being shown.
+        let (link, seq) = unsafe { (Link::from_raw(link), SeqFile::from_raw(seq)) };
+        T::show_fdinfo(link, seq);
+    }
+
+    unsafe extern "C" fn link_fill_info(
+        link: *const bindings::bpf_link,
+        info: *mut bindings::bpf_link_info,
+    ) -> c_int {
+        // SAFETY: A link of ours.
+        let from = T::info(unsafe { Link::from_raw(link) });
+        // SAFETY: The caller has zeroed all of it, and writing to a union member is safe.
+        let to = unsafe { &mut (*info).__bindgen_anon_1.map_trace };
+
+        to.map_id = from.map_id;
+        to.trace_type = from.trace_type;
+        to.cookie = from.cookie;
+        to.missed = from.missed;
+        to.failed = from.failed;
+        0
+    }
+
+    unsafe extern "C" fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
+        // SAFETY: The map got this from `Map::tracers_or_install()`, and is gone.
+        drop(unsafe { KBox::from_raw(tracers.cast::<TracerList>()) });
+    }
+}
+
+#[pinned_drop]
+impl<T: MapTracing> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: It was registered, or it would not exist.
+        unsafe { bindings::bpf_map_trace_unregister(self.ops.get()) };
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! BPF programs: references, what the verifier has found out about them, and how to run them.
+//!
+//! C headers: [`include/linux/bpf.h`](srctree/include/linux/bpf.h),
+//! [`include/linux/filter.h`](srctree/include/linux/filter.h)
+
+use super::{
+    context::PreemptGuard,
+    map::TraceType,
+};
+use core::{
+    ffi::c_void,
+    ptr::{self, NonNull},
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        aref::{ARef, AlwaysRefCounted},
+        atomic::{Acquire, Atomic, Full},
+        rcu,
+    },
+    types::Opaque,
+};
+
+/// A `struct bpf_prog`.
+///
+/// # Invariants
+///
+/// The program has a non-zero reference count.
+#[repr(transparent)]
+pub(crate) struct Prog(Opaque<bindings::bpf_prog>);
+
+// SAFETY: A program can be used from any task.
+unsafe impl Send for Prog {}
+// SAFETY: What `&Prog` gives access to is constant once the program is verified.
+unsafe impl Sync for Prog {}
+
+// SAFETY: `bpf_prog_inc()` and `bpf_prog_put()` count the references that keep the program.
+unsafe impl AlwaysRefCounted for Prog {
+    fn inc_ref(&self) {
+        // SAFETY: By the type invariants, the program is alive.
+        unsafe { bindings::bpf_prog_inc(self.0.get()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The safety requirements say that the caller has a reference to give up.
+        unsafe { bindings::bpf_prog_put(obj.as_ptr().cast()) };
+    }
+}
+
+impl Prog {
+    /// Wraps a program.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a program that stays alive for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *const bindings::bpf_prog) -> &'a Self {
+        // SAFETY: By the safety requirements; `Prog` is transparent.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The `struct bpf_prog`.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::bpf_prog {
+        self.0.get()
+    }
+
+    fn aux(&self) -> &bindings::bpf_prog_aux {
+        // SAFETY: A program has its `aux` for as long as it lives.
+        unsafe { &*(*self.0.get()).aux }
+    }
+
+    /// Whether the program is one for `BPF_TRACE_MAP`.
+    pub(crate) fn is_map_tracer(&self) -> bool {
+        // SAFETY: Constant.
+        let (prog_type, attach_type) =
+            unsafe { ((*self.0.get()).type_, (*self.0.get()).expected_attach_type) };
+        prog_type == bindings::bpf_prog_type_BPF_PROG_TYPE_TRACING
+            && attach_type == bindings::bpf_attach_type_BPF_TRACE_MAP
+    }
+
+    /// Whether it was loaded with `BPF_F_SLEEPABLE`.
+    pub(crate) fn is_sleepable(&self) -> bool {
+        // SAFETY: Constant.
+        unsafe { (*self.0.get()).sleepable() != 0 }
+    }
+
+    /// The operation that the program is written for: its target.
+    ///
+    /// Errors: [`EINVAL`] where it was loaded for something else.
+    pub(crate) fn trace_type(&self) -> Result<TraceType> {
+        // SAFETY: The program is alive.
+        let trace_type = unsafe { bindings::bpf_map_trace_prog_type(self.0.get()) };
+        u32::try_from(trace_type)?.try_into()
+    }
+
+    /// How many bytes of the key it reads.
+    pub(crate) fn max_key_access(&self) -> u32 {
+        self.aux().max_rdonly_access
+    }
+
+    /// How many bytes of the value it reads.
+    pub(crate) fn max_value_access(&self) -> u32 {
+        self.aux().max_rdwr_access
+    }
+}
+
+/// What a program gets: a context of the target that it was loaded for.
+///
+/// # Safety
+///
+/// The type is the context of programs for `TYPE`.
+pub(crate) unsafe trait Context {
+    /// The operation.
+    const TYPE: TraceType;
+}
+
+// SAFETY: This is what bpf_map_trace__update_elem() describes.
+unsafe impl Context for bindings::bpf_map_trace_ctx__update_elem {
+    const TYPE: TraceType = TraceType::UpdateElem;
+}
+
+// SAFETY: This is what bpf_map_trace__delete_elem() describes.
+unsafe impl Context for bindings::bpf_map_trace_ctx__delete_elem {
+    const TYPE: TraceType = TraceType::DeleteElem;
+}
+
+/// A program that runs for as long as it is in here, and that can be swapped while it runs.
+///
+/// # Invariants
+///
+/// The pointer is null or has a reference to a program. A reference is given up only after the
+/// pointer was taken out; `bpf_prog_put()` frees the program at the earliest one RCU grace period
+/// later.
+pub(crate) struct AttachedProg(Atomic<*mut bindings::bpf_prog>);
+
+impl AttachedProg {
+    /// Attaches `prog`.
+    pub(crate) fn new(prog: ARef<Prog>) -> Self {
+        // INVARIANT: The reference goes into the pointer.
+        Self(Atomic::new(ARef::into_raw(prog).as_ptr().cast()))
+    }
+
+    /// Puts `new` in, and takes out what was there. Each run uses one of the two.
+    pub(crate) fn swap(&self, new: Option<ARef<Prog>>) -> Option<ARef<Prog>> {
+        let new = new.map_or(ptr::null_mut(), |p| ARef::into_raw(p).as_ptr().cast());
+        // INVARIANT: The reference goes into the pointer.
+        let old = NonNull::new(self.0.xchg(new, Full))?;
+        // SAFETY: By the invariants, the pointer had a reference, which is ours now.
+        Some(unsafe { ARef::from_raw(old.cast()) })
+    }
+
+    /// The program, for comparing.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::bpf_prog {
+        self.0.load(Acquire)
+    }
+
+    /// Runs the program, if there is one, and returns what it returned.
+    ///
+    /// Context: any, NMI included.
+    ///
+    /// # Safety
+    ///
+    /// The program was loaded for `C::TYPE`. The key and the value in `ctx` are as large as the
+    /// program's accesses, and valid for the call.
+    #[inline(always)]
+    pub(crate) unsafe fn run<C: Context>(
+        &self,
+        ctx: &C,
+        _rcu: &rcu::Guard,
+        _preempt: &PreemptGuard,
+    ) -> Option<u32> {
+        let prog = NonNull::new(self.0.load(Acquire))?;
+        // SAFETY: By the invariants, it is freed after the RCU read section. The verifier has
+        // checked that it may run without migration on such a context.
+        Some(unsafe {
+            bindings::bpf_prog_run(prog.as_ptr(), ptr::from_ref(ctx).cast::<c_void>())
+        })
+    }
+}
+
+impl Drop for AttachedProg {
+    fn drop(&mut self) {
+        self.swap(None);
+    }
+}
+
+/// The log of a program that is being verified.
+pub(crate) struct VerifierLog(*mut bindings::bpf_verifier_log);
+
+impl VerifierLog {
+    /// Wraps a log.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is valid while the wrapper exists.
+    pub(crate) unsafe fn from_raw(ptr: *mut bindings::bpf_verifier_log) -> Self {
+        Self(ptr)
+    }
+
+    /// Adds a line.
+    pub(crate) fn line(&self, line: &CStr) {
+        // SAFETY: The log is valid, and the format takes one string.
+        unsafe {
+            bindings::bpf_log(
+                self.0,
+                c"%s\n".as_ptr().cast(),
+                line.as_ptr().cast::<c_void>(),
+            )
+        };
+    }
+}

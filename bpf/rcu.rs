@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A value that readers see under RCU and that writers replace as a whole.
+//!
+//! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
+
+use core::{marker::PhantomData, ptr};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Relaxed, Release},
+        rcu,
+        GlobalGuard, //
+    },
+    types::Opaque,
+};
+
+use kernel::sync::GlobalLockBackend;
+
+/// What an [`RcuCell`] points to.
+///
+/// Freed by an RCU callback in this module: the module's exit has to wait with
+/// [`kernel::sync::rcu::rcu_barrier`].
+#[repr(C)]
+struct RcuBox<T> {
+    head: Opaque<bindings::callback_head>,
+    value: T,
+}
+
+/// A pointer to a `T`, or nothing, that is read under RCU.
+///
+/// # Invariants
+///
+/// `ptr` is null or comes from [`KBox::into_raw`]. It is replaced only by holders of the global
+/// lock `B`, and what it pointed to is freed one RCU grace period later.
+pub(crate) struct RcuCell<T: Send + Sync, B: GlobalLockBackend> {
+    ptr: Atomic<*mut RcuBox<T>>,
+    _lock: PhantomData<fn() -> B>,
+}
+
+impl<T: Send + Sync + 'static, B: GlobalLockBackend> RcuCell<T, B> {
+    /// Creates an empty cell.
+    pub(crate) fn new() -> Self {
+        // INVARIANT: Null is allowed.
+        Self {
+            ptr: Atomic::new(ptr::null_mut()),
+            _lock: PhantomData,
+        }
+    }
+
+    /// Reads the value.
+    ///
+    /// Context: any.
+    #[inline(always)]
+    pub(crate) fn read<'a>(&'a self, _rcu: &'a rcu::Guard) -> Option<&'a T> {
+        // Pairs with the `Release` in `replace()`.
+        let ptr = self.ptr.load(Acquire);
+        // SAFETY: By the invariants, what was in the cell after the RCU read section has begun is
+        // not freed before it ends, and `'a` ends before.
+        unsafe { ptr.as_ref() }.map(|b| &b.value)
+    }
+
+    /// Reads the value as a writer.
+    pub(crate) fn peek<'a>(&'a self, _guard: &'a GlobalGuard<B>) -> Option<&'a T> {
+        let ptr = self.ptr.load(Relaxed);
+        // SAFETY: By the invariants, only the holder of the lock replaces the value, and that needs
+        // the guard mutably while it is borrowed here.
+        unsafe { ptr.as_ref() }.map(|b| &b.value)
+    }
+
+    /// Replaces the value; the old one is freed after a grace period.
+    pub(crate) fn replace(&self, new: Option<Unpublished<T>>, _guard: &mut GlobalGuard<B>) {
+        let new = new.map_or(ptr::null_mut(), |n| KBox::into_raw(n.0));
+        let old = self.ptr.load(Relaxed);
+
+        // INVARIANT: The lock is held.
+        self.ptr.store(new, Release);
+        if old.is_null() {
+            return;
+        }
+        // SAFETY: `old` comes from `KBox::into_raw()` and no reader can find it any more. The
+        // callback frees it after those that did have ended.
+        unsafe { bindings::call_rcu((*old).head.get(), Some(free_box::<T>)) };
+    }
+}
+
+impl<T: Send + Sync, B: GlobalLockBackend> Drop for RcuCell<T, B> {
+    fn drop(&mut self) {
+        let ptr = *self.ptr.get_mut();
+        if !ptr.is_null() {
+            // SAFETY: By the invariants, this comes from `KBox::into_raw()`. Nobody else has a
+            // reference to the cell, so nobody reads it.
+            drop(unsafe { KBox::from_raw(ptr) });
+        }
+    }
+}
+
+/// A value that is ready to go into an [`RcuCell`].
+pub(crate) struct Unpublished<T>(KBox<RcuBox<T>>);
+
+impl<T> Unpublished<T> {
+    /// Allocates room for `value`.
+    pub(crate) fn new(value: T) -> Result<Self> {
+        let new = KBox::new(
+            RcuBox {
+                head: Opaque::uninit(),
+                value,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(Self(new))
+    }
+}
+
+/// Frees an [`RcuBox`].
+///
+/// # Safety
+///
+/// `head` is the first member of an [`RcuBox<T>`] from [`KBox::into_raw`] that nobody can reach.
+unsafe extern "C" fn free_box<T>(head: *mut bindings::callback_head) {
+    // SAFETY: By the safety requirements; `RcuBox` is `repr(C)`, so the head is where the box is.
+    drop(unsafe { KBox::from_raw(head.cast::<RcuBox<T>>()) });
+}
+
+/// Waits until all programs that run now, sleepable ones too, and all RCU read sections are over.
+///
+/// Context: process context, may sleep, for as long as the longest sleepable program.
+pub(crate) fn synchronize_programs() {
+    // SAFETY: No requirements but the context.
+    unsafe { bindings::bpf_map_trace_synchronize() };
+}

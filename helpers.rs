@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The trampolines: do the operation, then run the tracers.
+//!
+//! They are what a traced map's update and delete calls go to, from programs and from system calls.
+//! They hold no lock, allocate nothing, and return what the map's own operation returned.
+
+use crate::{
+    bpf::{
+        context::{Nesting, PreemptGuard, RunContext},
+        operation::{Args, Operation},
+    },
+    tracer_list::TracerList,
+};
+use kernel::{ffi::c_long, sync::rcu};
+
+/// Does `operation`, then runs its tracers.
+///
+/// Context: any, NMI included; under RCU or RCU tasks trace.
+#[inline(always)]
+pub(crate) fn trampoline<O: Operation>(operation: O, args: Args) -> c_long {
+    match args {
+        Args::Stable => perform_and_trace(operation),
+        Args::Copy => copy_and_trace(operation),
+    }
+}
+
+#[inline(always)]
+fn perform_and_trace<O: Operation>(operation: O) -> c_long {
+    let err = operation.perform();
+
+    if err == 0 {
+        if let Some(list) = operation.map().tracers() {
+            run_tracers(list, operation);
+        }
+    }
+    err
+}
+
+/// As [`perform_and_trace`], for arguments that the operation itself may let go of.
+///
+/// The operation gets the copy, too, so that both see the same where somebody writes to the
+/// original.
+#[cold]
+#[inline(never)]
+fn copy_and_trace<O: Operation>(operation: O) -> c_long {
+    let map = operation.map();
+    let Some(list) = map.tracers() else {
+        return operation.perform();
+    };
+    // The slot belongs to this CPU.
+    let preempt = PreemptGuard::new();
+
+    let Some(mut slot) = list.scratch().take(&preempt) else {
+        let err = operation.perform();
+
+        if err == 0 {
+            count_missed(list, &operation);
+        }
+        return err;
+    };
+    perform_and_trace(operation.copy_args(&mut slot))
+}
+
+/// Runs the tracers of an operation that has succeeded.
+#[inline(always)]
+fn run_tracers<O: Operation>(list: &TracerList, operation: O) {
+    let rcu = rcu::Guard::new();
+    // With preemption off, what runs above this on the CPU either interrupts it or was called by a
+    // tracer. Only the latter is recursion.
+    let preempt = PreemptGuard::new();
+    let mut nesting = Nesting::this(&preempt);
+    let ctx = operation.context(preempt.cpu());
+    let mut run_ctx = RunContext::new();
+    let mut run_ctx = run_ctx.enter();
+
+    for tracer in list.read(O::TYPE, &rcu) {
+        // SAFETY: A list holds a tracer under the type of its program, and only where the map's
+        // keys and values are large enough for it.
+        unsafe { tracer.run::<O>(&ctx, &rcu, &preempt, &mut nesting, &mut run_ctx) };
+    }
+}
+
+/// Counts an operation that is not traced, because a tracer of the same map has led to it.
+fn count_missed<O: Operation>(list: &TracerList, _operation: &O) {
+    let rcu = rcu::Guard::new();
+
+    for tracer in list.read(O::TYPE, &rcu) {
+        tracer.count_missed();
+    }
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Links: attaching a tracer to a map, changing its program, and taking it away.
+
+use crate::{
+    bpf::{
+        link::{Link, LinkCreateAttr},
+        map::{Map, TraceType},
+        ops::LinkInfo,
+        prog::Prog,
+        rcu::synchronize_programs,
+    },
+    tracer::Tracer,
+    tracer_list::{TracerList, Writer, WRITERS},
+};
+use kernel::{
+    ffi::c_int,
+    page::PAGE_SIZE,
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    sync::{aref::ARef, rcu::synchronize_rcu, Arc, GlobalLockedBy},
+};
+
+/// What a link is for, behind its `struct bpf_link`.
+pub(crate) struct Attachment {
+    trace_type: TraceType,
+    tracer: Arc<Tracer>,
+    /// The traced map. Nothing before the attach and after the detach.
+    map: GlobalLockedBy<Option<ARef<Map>>, WRITERS>,
+}
+
+/// `struct bpf_map_trace_link_info`.
+struct TraceInfo {
+    map_fd: u32,
+    trace_type: u32,
+    cookie: u64,
+}
+
+impl TraceInfo {
+    /// The length of the members that each caller has to give: those of the RFC.
+    const MIN_LEN: usize = 8;
+    /// The length of all members.
+    const LEN: usize = 16;
+
+    /// Copies it from user space.
+    ///
+    /// Errors: [`EINVAL`] where it is too short, [`E2BIG`] where it has members that are not known
+    /// here and not zero, or is larger than a page, [`EFAULT`].
+    fn read(attr: &LinkCreateAttr<'_>) -> Result<Self> {
+        let mut reader = attr.map_trace_info().reader();
+        let len = reader.len();
+
+        if len < Self::MIN_LEN {
+            return Err(EINVAL);
+        }
+        if len > PAGE_SIZE {
+            return Err(E2BIG);
+        }
+
+        let mut bytes = KVec::with_capacity(len.max(Self::LEN), GFP_KERNEL)?;
+        bytes.resize(len, 0, GFP_KERNEL)?;
+        reader.read_slice(&mut bytes)?;
+        bytes.resize(len.max(Self::LEN), 0, GFP_KERNEL)?;
+
+        let (known, unknown) = bytes.split_at(Self::LEN);
+        if unknown.iter().any(|byte| *byte != 0) {
+            return Err(E2BIG);
+        }
+
+        let u32_at = |at: usize| -> u32 {
+            let mut raw = [0; 4];
+            raw.copy_from_slice(&known[at..at + 4]);
+            u32::from_ne_bytes(raw)
+        };
+        let mut cookie = [0; 8];
+        cookie.copy_from_slice(&known[8..16]);
+
+        Ok(Self {
+            map_fd: u32_at(0),
+            trace_type: u32_at(4),
+            cookie: u64::from_ne_bytes(cookie),
+        })
+    }
+}
+
+/// Checks that `prog` may trace `trace_type` of `map`.
+///
+/// Errors: [`EINVAL`] where it was loaded for another operation, [`EPERM`] where programs must not
+/// read the map, [`EOPNOTSUPP`] where the operation cannot be traced, [`EACCES`] where the program
+/// reads more than the map has.
+fn check(prog: &Prog, map: &Map, trace_type: TraceType) -> Result {
+    if !prog.is_map_tracer() || prog.trace_type()? != trace_type {
+        return Err(EINVAL);
+    }
+    if map.is_write_only_for_programs() || map.is_exclusive() {
+        return Err(EPERM);
+    }
+    if !map.can_trace(trace_type) {
+        return Err(EOPNOTSUPP);
+    }
+    if prog.max_key_access() > map.key_size() || prog.max_value_access() > map.value_size() {
+        return Err(EACCES);
+    }
+    Ok(())
+}
+
+/// Attaches a tracer, and returns the file descriptor of the link.
+///
+/// When it returns, every later operation runs the tracer, and every earlier one is over.
+///
+/// Context: process context, may sleep, for as long as the longest sleepable program.
+///
+/// Errors: those of [`TraceInfo::read`], [`Map::from_fd`], [`check`], [`TracerList::insert`], and
+/// [`EINVAL`] where flags or a target are given.
+pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
+    if attr.flags() != 0 || attr.target_fd() != 0 {
+        return Err(EINVAL);
+    }
+    let info = TraceInfo::read(attr)?;
+    let trace_type = TraceType::try_from(info.trace_type)?;
+    let map = Map::from_fd(info.map_fd)?;
+
+    check(prog, &map, trace_type)?;
+
+    let tracer = Arc::new(Tracer::new(prog.into(), info.cookie), GFP_KERNEL)?;
+    let link = Link::prime(
+        prog,
+        Attachment {
+            trace_type,
+            tracer: tracer.clone(),
+            map: GlobalLockedBy::new(None),
+        },
+    )?;
+    let list = map.tracers_or_install(|| TracerList::new(&map))?;
+
+    {
+        let mut writer = WRITERS.lock();
+
+        list.insert(&map, trace_type, tracer, &mut writer)?;
+        *link.map.as_mut(&mut writer) = Some(map.clone());
+    }
+    synchronize_programs();
+    Ok(link.settle())
+}
+
+impl Attachment {
+    /// Stops the tracer, and takes it off the map.
+    ///
+    /// Operations that are under way may still run it.
+    ///
+    /// Errors: [`ENOLINK`] where that was done before.
+    fn remove(&self, writer: &mut Writer) -> Result {
+        let map = self.map.as_mut(writer).take().ok_or(ENOLINK)?;
+
+        self.tracer.stop();
+        if let Some(list) = map.tracers() {
+            list.remove_stopped(&map, self.trace_type, writer);
+        }
+        Ok(())
+    }
+
+    /// Detaches the tracer: when it returns, the tracer runs no more.
+    ///
+    /// Context: process context, may sleep.
+    ///
+    /// Errors: [`ENOLINK`] where it was detached before.
+    pub(crate) fn detach(&self) -> Result {
+        self.remove(&mut WRITERS.lock())?;
+        // Tracers run in an RCU read section of their own, sleepable programs or not.
+        synchronize_rcu();
+        Ok(())
+    }
+
+    /// Detaches the tracer as its link goes away.
+    ///
+    /// Context: process context, may sleep.
+    pub(crate) fn release(&self) {
+        // After BPF_LINK_DETACH there is nothing left to do.
+        let _ = self.remove(&mut WRITERS.lock());
+    }
+
+    /// `bpf_link_info.map_trace`.
+    pub(crate) fn info(&self) -> LinkInfo {
+        let writer = WRITERS.lock();
+
+        LinkInfo {
+            map_id: self.map.as_ref(&writer).as_ref().map_or(0, |map| map.id()),
+            trace_type: self.trace_type as u32,
+            cookie: self.tracer.cookie(),
+            missed: self.tracer.missed(),
+            failed: self.tracer.failed(),
+        }
+    }
+
+    /// The lines of `/proc/<pid>/fdinfo/<fd>`.
+    pub(crate) fn show_fdinfo(&self, seq: &SeqFile) {
+        let info = self.info();
+
+        seq_print!(
+            seq,
+            "map_id:\t{}\ntrace_type:\t{}\ncookie:\t{}\nmissed:\t{}\nfailed:\t{}\n",
+            info.map_id,
+            info.trace_type,
+            info.cookie,
+            info.missed,
+            info.failed
+        );
+    }
+}
+
+/// Changes the program of a link: each operation runs the old one or the new one.
+///
+/// Context: process context, may sleep.
+///
+/// Errors: [`ENOLINK`] after a detach, [`EPERM`] where the program is not `old`, and those of
+/// [`check`].
+pub(crate) fn update_prog(link: &Link<Attachment>, new: ARef<Prog>, old: Option<&Prog>) -> Result {
+    let writer = WRITERS.lock();
+    let map = link.map.as_ref(&writer).as_ref().ok_or(ENOLINK)?;
+
+    if old.is_some_and(|old| !link.tracer.runs(old)) {
+        return Err(EPERM);
+    }
+    check(&new, map, link.trace_type)?;
+
+    link.tracer.set_prog(new.clone());
+    link.set_prog(new);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! BPF map tracing: runs BPF programs right after a map was changed.
+//!
+//! A `BPF_TRACE_MAP` program that is attached to a map and an operation runs each time that
+//! operation has succeeded, with the key and the value, whoever did it: another program, or user
+//! space. See `Documentation/`.
+//!
+//! | file | question |
+//! | --- | --- |
+//! | `helpers.rs` | what happens at an update or a delete of a traced map? |
+//! | `tracer_list.rs` | which tracers does a map have, and how are they found? |
+//! | `tracer.rs` | what is a tracer, and how does it run? |
+//! | `link.rs` | what do attach, update and detach do? |
+//! | `verifier_patch.rs` | which programs may be tracers? |
+//! | `bpf/` | how does all of this talk to the kernel? |
+
+use kernel::prelude::*;
+
+mod bpf;
+mod helpers;
+mod link;
+mod tracer;
+mod tracer_list;
+mod verifier_patch;
+
+use bpf::{
+    link::{Link, LinkCreateAttr},
+    operation::{Args, Delete, Update},
+    ops::{LinkInfo, MapTracing, Registration},
+    prog::{Prog, VerifierLog},
+};
+use kernel::{
+    ffi::{c_int, c_long},
+    seq_file::SeqFile,
+    sync::{aref::ARef, rcu::rcu_barrier},
+};
+
+module! {
+    type: MapTrace,
+    name: "map_trace",
+    authors: ["The map_trace developers"],
+    description: "BPF map tracing",
+    license: "GPL",
+    imports_ns: ["BPF_INTERNAL"],
+}
+
+#[pin_data(PinnedDrop)]
+struct MapTrace {
+    #[pin]
+    registration: Registration<Self>,
+}
+
+impl kernel::InPlaceModule for MapTrace {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: Called once, before anything can use the lock.
+        unsafe { tracer_list::WRITERS.init() };
+
+        try_pin_init!(Self {
+            registration <- Registration::new(module),
+        })
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for MapTrace {
+    fn drop(self: Pin<&mut Self>) {
+        // No map and no link is left, but arrays of their lists may wait to be freed by our code.
+        rcu_barrier();
+    }
+}
+
+impl MapTracing for MapTrace {
+    type LinkData = link::Attachment;
+
+    fn update_elem(update: Update<'_>, args: Args) -> c_long {
+        helpers::trampoline(update, args)
+    }
+
+    fn delete_elem(delete: Delete<'_>, args: Args) -> c_long {
+        helpers::trampoline(delete, args)
+    }
+
+    fn check_prog(log: &VerifierLog, prog: &Prog) -> Result {
+        verifier_patch::check_prog(log, prog)
+    }
+
+    fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
+        link::create(attr, prog)
+    }
+
+    fn release(link: &Link<Self::LinkData>) {
+        link.release();
+    }
+
+    fn detach(link: &Link<Self::LinkData>) -> Result {
+        link.detach()
+    }
+
+    fn update_prog(link: &Link<Self::LinkData>, new: ARef<Prog>, old: Option<&Prog>) -> Result {
+        link::update_prog(link, new, old)
+    }
+
+    fn show_fdinfo(link: &Link<Self::LinkData>, seq: &SeqFile) {
+        link.show_fdinfo(seq);
+    }
+
+    fn info(link: &Link<Self::LinkData>) -> LinkInfo {
+        link.info()
+    }
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The module comes and goes. No test here keeps a map that was traced, so each of
+ * them begins with a module that can be removed.
+ */
+#include "testing_helpers.h"
+
+#include "progs/operation.h"
+#include "basic.skel.h"
+
+#define MODPROBE "/proc/sys/kernel/modprobe"
+/* Maps are freed after grace periods, by a work item. */
+#define FREED_AFTER_MS 60000
+
+static char log_buf[1 << 16];
+
+FIXTURE(lifetime) {
+	char modprobe[256];
+};
+
+FIXTURE_SETUP(lifetime)
+{
+	int err;
+
+	ASSERT_EQ(0, map_trace_register());
+	/* Nothing loads the module behind the test's back. */
+	ASSERT_EQ(0, write_proc(MODPROBE, "", self->modprobe, sizeof(self->modprobe)));
+	err = map_trace_module_unload_retry(FREED_AFTER_MS);
+	ASSERT_TRUE(!err || err == -ENOENT) TH_LOG("rmmod: %s", strerror(-err));
+	ASSERT_FALSE(map_trace_module_loaded());
+}
+
+FIXTURE_TEARDOWN(lifetime)
+{
+	write_proc(MODPROBE, self->modprobe, NULL, 0);
+	/* For the tests that follow */
+	map_trace_module_load();
+}
+
+static __s64 operate(struct basic_bpf *skel, __u32 kind, __u32 key)
+{
+	struct operation op = { .kind = kind, .key = key, .value = key };
+	int ret = run_program(skel->progs.operate, &op, sizeof(op));
+
+	return ret ? ret : op.ret;
+}
+
+static struct basic_bpf *open_only(bool tracers)
+{
+	struct basic_bpf *skel = basic_bpf__open();
+	struct bpf_program *prog;
+
+	if (!skel)
+		return NULL;
+	bpf_object__for_each_program(prog, skel->obj) {
+		bool tracer = !strncmp(bpf_program__section_name(prog), "map_trace/", 10);
+
+		bpf_program__set_autoload(prog, tracer == tracers);
+	}
+	return skel;
+}
+
+TEST_F(lifetime, tracer_does_not_load_without_the_module)
+{
+	struct basic_bpf *skel = basic_bpf__open();
+
+	ASSERT_NE(NULL, skel);
+	EXPECT_EQ(-EOPNOTSUPP, load_one_program(skel->obj, "trace_update", log_buf,
+						sizeof(log_buf)));
+	ASSERT_LOG_HAS(log_buf, "module map_trace");
+	EXPECT_FALSE(map_trace_module_loaded());
+	basic_bpf__destroy(skel);
+
+	/* Nothing but the module was missing. */
+	ASSERT_EQ(0, map_trace_module_load());
+	skel = basic_bpf__open();
+	ASSERT_NE(NULL, skel);
+	EXPECT_EQ(0, load_one_program(skel->obj, "trace_update", log_buf, sizeof(log_buf)));
+	basic_bpf__destroy(skel);
+}
+
+TEST_F(lifetime, program_loaded_before_the_module_is_traced)
+{
+	struct basic_bpf *skel, *tracers;
+	int links[2];
+
+	skel = open_only(false);
+	ASSERT_NE(NULL, skel);
+	ASSERT_EQ(0, basic_bpf__load(skel));
+	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
+	ASSERT_FALSE(map_trace_module_loaded());
+
+	ASSERT_EQ(0, map_trace_module_load());
+	tracers = open_only(true);
+	ASSERT_NE(NULL, tracers);
+	ASSERT_EQ(0, bpf_map__reuse_fd(tracers->maps.source, bpf_map__fd(skel->maps.source)));
+	ASSERT_EQ(0, basic_bpf__load(tracers));
+	links[0] = attach_to(tracers->progs.trace_update, skel->maps.source);
+	ASSERT_LE(0, links[0]);
+	links[1] = attach_to(tracers->progs.trace_delete, skel->maps.source);
+	ASSERT_LE(0, links[1]);
+
+	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 2));
+	ASSERT_EQ(0, operate(skel, OPERATION_DELETE, 1));
+	ASSERT_EQ(2, tracers->bss->nr_events);
+	EXPECT_EQ(2, tracers->bss->events[0].key);
+	EXPECT_EQ(OPERATION_DELETE, tracers->bss->events[1].kind);
+	EXPECT_EQ(1, tracers->bss->events[1].key);
+	close(links[0]);
+	close(links[1]);
+	basic_bpf__destroy(tracers);
+	basic_bpf__destroy(skel);
+}
+
+TEST_F(lifetime, module_is_busy_while_a_map_is_traced)
+{
+	struct basic_bpf *skel;
+	int link, err;
+
+	ASSERT_EQ(0, map_trace_module_load());
+	skel = basic_bpf__open_and_load();
+	ASSERT_NE(NULL, skel);
+	link = attach_to(skel->progs.trace_update, skel->maps.source);
+	ASSERT_LE(0, link);
+	EXPECT_EQ(-EWOULDBLOCK, map_trace_module_unload());
+
+	/* Detached: the link and the map's list are still there. */
+	ASSERT_EQ(0, map_trace_detach(link));
+	EXPECT_EQ(-EWOULDBLOCK, map_trace_module_unload());
+	close(link);
+	EXPECT_EQ(-EWOULDBLOCK, map_trace_module_unload());
+	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
+	EXPECT_EQ(0, skel->bss->nr_events);
+
+	basic_bpf__destroy(skel);
+	err = map_trace_module_unload_retry(FREED_AFTER_MS);
+	EXPECT_EQ(0, err) TH_LOG("rmmod: %s", strerror(-err));
+	EXPECT_FALSE(map_trace_module_loaded());
+}
+
+TEST_F(lifetime, module_goes_while_a_map_that_was_never_traced_lives)
+{
+	struct basic_bpf *skel;
+	int err;
+
+	ASSERT_EQ(0, map_trace_module_load());
+	skel = basic_bpf__open_and_load();
+	ASSERT_NE(NULL, skel);
+	err = map_trace_module_unload_retry(FREED_AFTER_MS);
+	EXPECT_EQ(0, err) TH_LOG("rmmod: %s", strerror(-err));
+
+	/* A loaded tracer does not attach without it, but does after it came back. */
+	EXPECT_EQ(-EOPNOTSUPP, attach_to(skel->progs.trace_update, skel->maps.source));
+	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
+	ASSERT_EQ(0, map_trace_module_load());
+	err = attach_to(skel->progs.trace_update, skel->maps.source);
+	ASSERT_LE(0, err);
+	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
+	EXPECT_EQ(1, skel->bss->nr_events);
+	close(err);
+	basic_bpf__destroy(skel);
+}
+
+TEST_F(lifetime, refused_attach_does_not_pin_the_module)
+{
+	struct basic_bpf *skel;
+	int err;
+
+	ASSERT_EQ(0, map_trace_module_load());
+	skel = basic_bpf__open_and_load();
+	ASSERT_NE(NULL, skel);
+	EXPECT_EQ(-EINVAL, map_trace_attach(bpf_program__fd(skel->progs.trace_update),
+					    bpf_map__fd(skel->maps.source), DELETE, 0));
+	EXPECT_EQ(-EBADF, map_trace_attach(bpf_program__fd(skel->progs.trace_update),
+					   -1, UPDATE, 0));
+	EXPECT_EQ(-EOPNOTSUPP, map_trace_attach(bpf_program__fd(skel->progs.trace_update),
+						bpf_map__fd(skel->maps.programs), UPDATE, 0));
+	err = map_trace_module_unload_retry(FREED_AFTER_MS);
+	EXPECT_EQ(0, err) TH_LOG("rmmod: %s", strerror(-err));
+	basic_bpf__destroy(skel);
+}
+
+/* Link, program and map go at once, and then the module as soon as it can. */
+TEST_F(lifetime, module_is_removed_right_after_its_last_map)
+{
+	int i, err;
+
+	for (i = 0; i < 10; i++) {
+		struct basic_bpf *skel;
+		int link;
+
+		ASSERT_EQ(0, map_trace_module_load());
+		skel = basic_bpf__open_and_load();
+		ASSERT_NE(NULL, skel);
+		link = attach_to(skel->progs.trace_update, skel->maps.source);
+		ASSERT_LE(0, link);
+		ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
+		ASSERT_EQ(1, skel->bss->nr_events);
+		/* In turn the link first and the map first */
+		if (i % 2)
+			close(link);
+		basic_bpf__destroy(skel);
+		if (!(i % 2))
+			close(link);
+		err = map_trace_module_unload_retry(FREED_AFTER_MS);
+		ASSERT_EQ(0, err) TH_LOG("rmmod %d: %s", i, strerror(-err));
+	}
+}
+
+TEST_HARNESS_MAIN

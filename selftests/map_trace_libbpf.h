@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Map tracers for programs that link a libbpf 1.x which does not know them.
+ *
+ * Call map_trace_register() once, before the first bpf_object__open(). From then on
+ *
+ *	SEC("map_trace/<map name>/UPDATE_ELEM")
+ *	SEC("map_trace/<map name>/DELETE_ELEM")
+ *
+ * load as map tracers, and a skeleton's attach function or bpf_program__attach()
+ * attaches them to that map of the same object. A program whose section is only
+ * "map_trace/<map name>/..." for the sake of its type can also be attached to any
+ * map with map_trace_attach().
+ *
+ * A libbpf that is older than the kernel knows neither the attach type nor the
+ * extra information that BPF_LINK_CREATE takes, and the headers that a program is
+ * built with may not either. So enum values come from the BTF of the running
+ * kernel and the attribute is built here.
+ */
+#ifndef MAP_TRACE_LIBBPF_H
+#define MAP_TRACE_LIBBPF_H
+
+#include <linux/types.h>
+
+struct bpf_link;
+
+/* As struct bpf_map_trace_link_info of linux/bpf.h */
+struct map_trace_link_info {
+	__u32 map_fd;
+	__u32 trace_type;
+	__u64 cookie;
+};
+
+/* The map_trace member of struct bpf_link_info, and what precedes it */
+struct map_trace_info {
+	__u32 type;
+	__u32 id;
+	__u32 prog_id;
+	__u32 : 32;
+	__u32 map_id;
+	__u32 trace_type;
+	__u64 cookie;
+	__u64 missed;
+	__u64 failed;
+};
+
+/* The arguments of BPF_LINK_CREATE, to be passed as they are */
+struct map_trace_link_create {
+	__u32 prog_fd;
+	__u32 target_fd;
+	__u32 attach_type;
+	__u32 flags;
+	__u64 info;
+	__u32 info_len;
+	__u32 : 32;
+};
+
+/* An enum value of the running kernel, by name; -ENOENT if it has none */
+int map_trace_kernel_enum(const char *enum_name, const char *value_name);
+
+/* BPF_TRACE_MAP of the running kernel, -EOPNOTSUPP where it has none */
+int map_trace_attach_type(void);
+int map_trace_type_update(void);
+int map_trace_type_delete(void);
+
+/* The BTF id of a function of the running kernel, for attach_btf_id */
+int map_trace_target_id(const char *function);
+
+/* Register the section handler. Safe to call more than once. */
+int map_trace_register(void);
+
+/* These return a link's fd, or a negative errno. */
+int map_trace_link_create(const struct map_trace_link_create *create);
+int map_trace_attach(int prog_fd, int map_fd, __u32 trace_type, __u64 cookie);
+
+/* 0 or a negative errno; @old_prog_fd is -1, or what has to be attached now */
+int map_trace_update(int link_fd, int new_prog_fd, int old_prog_fd);
+int map_trace_detach(int link_fd);
+int map_trace_get_info(int link_fd, struct map_trace_info *info);
+
+/*
+ * Make a struct bpf_link of a link's fd, which it owns from then on. Stock libbpf
+ * only makes one of a pinned link: this pins the link for a moment in a BPF
+ * filesystem that is mounted nowhere, and so needs CAP_SYS_ADMIN. Returns NULL and
+ * sets errno on failure; the caller then still owns the fd.
+ */
+struct bpf_link *map_trace_link_wrap(int link_fd);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What user space hands to a program that operates on a map, and what it gets back */
+#ifndef OPERATION_H
+#define OPERATION_H
+
+enum operation_kind {
+	OPERATION_UPDATE,
+	OPERATION_DELETE,
+};
+
+struct operation {
+	__u32 kind;
+	__u32 key;
+	__u64 value;
+	__u64 flags;
+	__s64 ret;
+};
+
+/* What a tracer saw */
+struct event {
+	__u32 kind;
+	__u32 key;
+	__u64 value;
+	__u64 flags;
+	__u32 tracer;
+	__u32 cpu;
+	__u32 map_id;
+	__u32 padding;
+	__u64 cookie;
+};
+
+#define MAX_EVENTS 64
+
+#endif

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "map_trace_libbpf.h"
+
+/* Not testing_helpers.h: the harness wants to be in one file of a binary only. */
+
+__u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+bool wait_for_flag(const volatile __u32 *flag, unsigned int ms)
+{
+	__u64 deadline = now_ns() + ms * 1000000ULL;
+
+	while (!__atomic_load_n(flag, __ATOMIC_ACQUIRE)) {
+		if (now_ns() > deadline)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
+bool map_trace_module_loaded(void)
+{
+	return !access("/sys/module/map_trace", F_OK);
+}
+
+int map_trace_module_load(void)
+{
+	const char *path = getenv("MAP_TRACE_KO");
+	int fd, err = 0;
+
+	if (map_trace_module_loaded())
+		return 0;
+	if (!path) {
+		fprintf(stderr, "# MAP_TRACE_KO does not name the module\n");
+		return -ENOENT;
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		err = -errno;
+	} else {
+		if (syscall(__NR_finit_module, fd, "", 0) && errno != EEXIST)
+			err = -errno;
+		close(fd);
+	}
+	if (err)
+		fprintf(stderr, "# %s can not be inserted: %s\n", path, strerror(-err));
+	return err;
+}
+
+int map_trace_module_unload(void)
+{
+	return syscall(__NR_delete_module, "map_trace", O_NONBLOCK) ? -errno : 0;
+}
+
+int map_trace_module_unload_retry(unsigned int ms)
+{
+	__u64 deadline = now_ns() + ms * 1000000ULL;
+	int err;
+
+	while ((err = map_trace_module_unload()) == -EWOULDBLOCK || err == -EBUSY) {
+		if (now_ns() > deadline)
+			break;
+		usleep(10000);
+	}
+	return err;
+}
+
+int map_trace_setup(void)
+{
+	int err = map_trace_module_load();
+
+	return err ? err : map_trace_register();
+}
+
+int pin_to_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
+}
+
+int online_cpus(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+int write_proc(const char *path, const char *content, char *old, size_t old_size)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	ssize_t len;
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (old) {
+		len = read(fd, old, old_size - 1);
+		if (len < 0) {
+			err = -errno;
+			goto out;
+		}
+		old[len] = '\0';
+	}
+	/* An empty string is written as a line: a write of no bytes is not one. */
+	if (pwrite(fd, *content ? content : "\n", *content ? strlen(content) : 1, 0) < 0)
+		err = -errno;
+out:
+	close(fd);
+	return err;
+}
+
+int run_program(const struct bpf_program *prog, void *context, size_t size)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = context, .ctx_size_in = size);
+
+	/* A syscall program's context is copied back to where it came from. */
+	if (bpf_prog_test_run_opts(bpf_program__fd(prog), &opts))
+		return -errno;
+	return opts.retval;
+}
+
+int load_one_program(struct bpf_object *obj, const char *name, char *log, size_t log_size)
+{
+	struct bpf_program *prog, *wanted = NULL;
+	int err;
+
+	bpf_object__for_each_program(prog, obj) {
+		bool load = !strcmp(bpf_program__name(prog), name);
+
+		bpf_program__set_autoload(prog, load);
+		if (load)
+			wanted = prog;
+	}
+	if (!wanted) {
+		fprintf(stderr, "# no program %s\n", name);
+		return -ENOENT;
+	}
+	if (log) {
+		log[0] = '\0';
+		bpf_program__set_log_buf(wanted, log, log_size);
+		bpf_program__set_log_level(wanted, 1);
+	}
+	err = bpf_object__load(obj);
+	/* Not worth failing for, but it has to be seen. */
+	if (err && !log)
+		fprintf(stderr, "# %s does not load: %s\n", name, strerror(-err));
+	return err;
+}
+
+int attach_to(const struct bpf_program *prog, const struct bpf_map *map)
+{
+	bool delete = strstr(bpf_program__section_name(prog), "/DELETE_ELEM");
+
+	return map_trace_attach(bpf_program__fd(prog), bpf_map__fd(map),
+				delete ? map_trace_type_delete() : map_trace_type_update(), 0);
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What every test of the suite needs. Include it first. */
+#ifndef TESTING_HELPERS_H
+#define TESTING_HELPERS_H
+
+#include "kselftest_harness.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "map_trace_libbpf.h"
+
+/* Guests may be emulated, with a kernel that checks every access it makes. */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 120
+
+#define NSEC_PER_MSEC 1000000ULL
+#define NSEC_PER_SEC 1000000000ULL
+
+#define UPDATE ((__u32)map_trace_type_update())
+#define DELETE ((__u32)map_trace_type_delete())
+
+/* The clock of bpf_ktime_get_ns() */
+__u64 now_ns(void);
+
+/* Wait for *@flag to become non-zero; false if it did not within @ms */
+bool wait_for_flag(const volatile __u32 *flag, unsigned int ms);
+
+bool map_trace_module_loaded(void);
+/* Insert the module in $MAP_TRACE_KO, unless it is there. 0 or a negative errno */
+int map_trace_module_load(void);
+/* One try to remove it, without waiting. 0 or a negative errno */
+int map_trace_module_unload(void);
+/* Try until it works: maps are freed some time after their last fd is closed. */
+int map_trace_module_unload_retry(unsigned int ms);
+
+/* Insert the module and register the section handler: for FIXTURE_SETUP() */
+int map_trace_setup(void);
+
+int pin_to_cpu(int cpu);
+int online_cpus(void);
+
+/* Replace the content of a file in /proc; the old content, cut, goes to @old. */
+int write_proc(const char *path, const char *content, char *old, size_t old_size);
+
+/* Run a SEC("syscall") or SEC("raw_tp") program once. Its return value, or an errno */
+int run_program(const struct bpf_program *prog, void *context, size_t size);
+
+/* Load only @name of @obj. 0 or a negative errno; @log gets the verifier's log. */
+int load_one_program(struct bpf_object *obj, const char *name, char *log, size_t log_size);
+
+/* Attach with UPDATE or DELETE, after the program's section, to a map of its object */
+int attach_to(const struct bpf_program *prog, const struct bpf_map *map);
+
+#define ASSERT_LOG_HAS(log, text) do {						\
+	if (!strstr((log), (text)))						\
+		TH_LOG("\"%s\" is not in the verifier's log:\n%s", (text), (log));\
+	ASSERT_NE(NULL, strstr((log), (text)));					\
+} while (0)
+
+#endif

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What a user types. Each target is a script of scripts/.
+
+# The module's own build reads Kbuild, not this file.
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+
+CONFIG ?=
+KDIR ?=
+DESTDIR ?=
+TESTS ?=
+CMD ?=
+V ?= 0
+export KSRC TOOLCHAIN ACCEL TESTS V
+
+# Where a target has a kernel of its own, CONFIG= overrides.
+config = $(or $(CONFIG),$(1))
+
+all:
+	@scripts/build.sh $(call config,release)
+
+module:
+	@scripts/module-for.sh $(call config,release) '$(KDIR)'
+
+modules_install:
+	@scripts/module-for.sh $(call config,release) '$(KDIR)' '$(or $(INSTALL_MOD_PATH),$(DESTDIR),/)'
+
+demo:
+	@scripts/run-demo.sh $(call config,release)
+
+test:
+	@CONFIG=$(call config,debug) scripts/run-tests.sh
+
+selftests:
+	@scripts/guest-files.sh $(call config,debug) selftests > /dev/null
+
+vm: export MAP_TRACE_CMD = $(CMD)
+vm:
+	@scripts/run-vm.sh $(call config,release)
+
+check:
+	@scripts/check.sh
+
+series-open:
+	@scripts/series.sh open
+
+series-save:
+	@scripts/series.sh save
+
+clean:
+	rm -rf build
+
+distclean: clean
+	@scripts/distclean.sh
+
+define HELP
+Targets
+  make                   the patched kernel and the module
+  make demo              boot it and follow the processes of the guest in two maps
+  make test              boot the debug kernel and run the tests (TESTS="update delete": some)
+  make vm                a shell in the guest; CMD='...' runs one command there
+  make check             formatting, lints, the patch series
+  make module            the module alone; KDIR=... against any prepared tree
+  make modules_install   install it, below INSTALL_MOD_PATH if given
+  make selftests         the test binaries, without running them
+  make series-open       the patched kernel as a git tree in linux/
+  make series-save       write the commits of linux/ back to patches/
+  make clean             remove build/
+  make distclean         remove the cache too: toolchain, kernels, compiler cache
+
+Variables
+  KSRC=       a kernel tree or tarball to take instead of the one of the archive
+  TOOLCHAIN=host   use the tools of this machine
+  ACCEL=      kvm or tcg; without it, KVM where a guest really boots
+  CONFIG=     release or debug: the kernel of demo, vm (release) and test (debug)
+  V=1         show what is being built
+
+The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.
+endef
+export HELP
+
+help:
+	@echo "$$HELP"
+
+.PHONY: all module modules_install demo test selftests vm check series-open series-save \
+	clean distclean help

@@ -1,0 +1,107 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Applies the series patch by patch and compiles, at each commit, every C file
+# that any patch of it touches, and rust/ from the first patch on that touches
+# that. Prints a TAP line for each patch. A result is kept: the same series on
+# the same kernel is not compiled again.
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+source=$("$SCRIPTS/kernel-source.sh")
+patches=("$MAP_TRACE_ROOT"/patches/*.patch)
+tree=$MAP_TRACE_CACHE/series/$(basename "$source")
+suffix=$("$SCRIPTS/llvm-suffix.sh")
+fragments=("$MAP_TRACE_ROOT/configs/base.config" "$MAP_TRACE_ROOT/configs/release.config")
+
+mkdir -p "$LOGS"
+lock "$tree.lock"
+fail=0
+
+touched() {
+	sed -n 's,^+++ b/,,p' "${patches[@]}" | sort -u
+}
+
+# Without Rust, and without what is only slow: this is about C.
+configure() {
+	local build=$1 rust=$2
+	mkdir -p "$build" || return
+	cat "${fragments[@]}" | grep -v '^CONFIG_LTO' > "$build.config"
+	if [[ $rust == n ]]; then
+		sed -i -e '/^CONFIG_RUST/d' -e '/^CONFIG_DEBUG_INFO/d' "$build.config"
+		echo "CONFIG_DEBUG_INFO_NONE=y" >> "$build.config"
+	fi
+	"$SCRIPTS/enter.sh" "$SCRIPTS/kernel-config.sh" "$tree" "$build" "$build.config"
+}
+
+kmake() {
+	local build=$1
+	shift
+	"$SCRIPTS/enter.sh" make -C "$tree" "O=$build" "-j$(nproc)" LOCALVERSION= \
+		"CC=ccache clang$suffix" KCFLAGS=-Werror "$@"
+}
+
+compile() {
+	local objects=() file
+	while IFS= read -r file; do
+		case $file in
+		rust/*) ;;
+		*.c) [[ ! -e $tree/$file ]] || objects+=("${file%.c}.o") ;;
+		esac
+	done < <(touched)
+	configure "$tree/build-c" n || return
+	[[ ${#objects[@]} -eq 0 ]] || kmake "$tree/build-c" "${objects[@]}" || return
+	if [[ $rust == y ]]; then
+		configure "$tree/build-rust" y &&
+			kmake "$tree/build-rust" prepare
+	fi
+}
+
+# A tree like the others, and the build directories of the last time. A file
+# that the last series touched is put back, as new.
+start() {
+	local file
+	if [[ ! -e $tree/Makefile ]]; then
+		rm -rf "$tree"
+		cp -al "$source/linux" "$tree"
+	fi
+	[[ -e $tree/.map_trace_patched ]] || : > "$tree/.map_trace_patched"
+	while IFS= read -r file; do
+		rm -f "$tree/$file"
+		[[ ! -e $source/linux/$file ]] || cp "$source/linux/$file" "$tree/$file"
+	done < "$tree/.map_trace_patched"
+	touched > "$tree/.map_trace_patched"
+}
+
+start
+rust=n
+chain=$(cat "$source/version" "${fragments[@]}" "${BASH_SOURCE[0]}" <(touched) | hash_stdin)
+number=0
+echo "1..${#patches[@]}"
+for patch in "${patches[@]}"; do
+	number=$((number + 1))
+	name=${patch##*/}
+	log=$LOGS/series-${name%.patch}.log
+	if ! GIT_CEILING_DIRECTORIES=$(dirname "$tree") git -C "$tree" apply "$patch" 2> "$log"; then
+		sed 's/^/# /' "$log"
+		echo "not ok $number - series: $name applies"
+		fail=1
+		break
+	fi
+	! grep -q '^+++ b/rust/' "$patch" || rust=y
+	chain=$({
+		echo "$chain"
+		sed -n '/^diff --git/,$p' "$patch"
+	} | hash_stdin)
+	result=$MAP_TRACE_CACHE/series/ok-$chain
+	if [[ -e $result ]]; then
+		echo "ok $number - series: $name applies and compiles (the same as before)"
+	elif run_logged "compiling at $name" "$log" compile; then
+		touch "$result"
+		echo "ok $number - series: $name applies and compiles"
+	else
+		tail -n 20 "$log" | sed 's/^/# /'
+		echo "not ok $number - series: $name applies and compiles"
+		fail=1
+	fi
+done
+exit "$fail"

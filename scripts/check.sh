@@ -1,0 +1,91 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# The checks that need no guest: formatting, lints, the patch series. One TAP
+# line each; the last line is "N passed, N failed, N skipped".
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+cd "$MAP_TRACE_ROOT" || exit
+passed=0 failed=0 skipped=0
+work=$(mktemp -d "$MAP_TRACE_CACHE/check.XXXXXX")
+on_exit 'rm -rf "$work"'
+
+# check NAME COMMAND...: its output is shown if it fails.
+check() {
+	local name=$1
+	shift
+	if "$@" > "$work/output" 2>&1; then
+		passed=$((passed + 1))
+		echo "ok - $name"
+	else
+		failed=$((failed + 1))
+		sed 's/^/# /' "$work/output"
+		echo "not ok - $name"
+	fi
+}
+
+# The files of the project that match, tracked or about to be.
+files() {
+	git ls-files --cached --others --exclude-standard -- "$@" | while IFS= read -r file; do
+		[[ ! -f $file ]] || printf '%s\n' "$file"
+	done
+}
+
+source=$("$SCRIPTS/kernel-source.sh")
+patches=(patches/*.patch)
+[[ -e ${patches[0]} ]] || patches=()
+
+# --- shell
+mapfile -t shell < <(files | while IFS= read -r file; do
+	case $file in
+	*.sh) echo "$file" ;;
+	*) ! head -n 1 "$file" | grep -qaE '^#!.*\b(ba)?sh\b' || echo "$file" ;;
+	esac
+done)
+for file in "${shell[@]}"; do
+	check "shellcheck: $file" "$SCRIPTS/enter.sh" shellcheck -x "$file"
+done
+
+# --- Rust
+mapfile -t rust < <(files '*.rs')
+for file in "${rust[@]}"; do
+	check "rustfmt: $file" "$SCRIPTS/enter.sh" rustfmt --check --edition 2021 \
+		--config-path "$source/linux/.rustfmt.toml" --config skip_children=true "$file"
+done
+
+# --- the series
+checkpatch() {
+	(cd "$source/linux" && "$SCRIPTS/enter.sh" \
+		perl "$source/linux/scripts/checkpatch.pl" --strict --show-types --no-summary "$1")
+}
+
+for patch in "${patches[@]}"; do
+	check "checkpatch: ${patch##*/}" checkpatch "$MAP_TRACE_ROOT/$patch"
+done
+if [[ ${#patches[@]} -gt 0 ]]; then
+	"$SCRIPTS/check-series.sh" > "$work/series.tap" || true
+	while IFS= read -r line; do
+		echo "$line"
+		case $line in
+		"ok "*) passed=$((passed + 1)) ;;
+		"not ok "*) failed=$((failed + 1)) ;;
+		esac
+	done < "$work/series.tap"
+fi
+
+# --- clippy, with the lints of the kernel
+clippy() {
+	local kernel
+	kernel=$("$SCRIPTS/kernel-build.sh" patched debug) || return
+	# Nothing to build is nothing to warn of.
+	rm -rf "$BUILD/clippy"
+	V=0 "$SCRIPTS/module.sh" "$kernel" "$BUILD/clippy" CLIPPY=1 KRUSTFLAGS=-Dwarnings
+}
+
+if [[ ${#rust[@]} -gt 0 && ${#patches[@]} -gt 0 ]]; then
+	"$SCRIPTS/kernel-build.sh" patched debug > /dev/null || true
+	check "clippy: map_trace.ko without a warning" clippy
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[[ $failed -eq 0 ]]

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# What the scripts share: where things are, progress, locks.
+
+set -euo pipefail
+
+MAP_TRACE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+MAP_TRACE_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/map_trace
+mkdir -p "$MAP_TRACE_CACHE"
+MAP_TRACE_CACHE=$(cd "$MAP_TRACE_CACHE" && pwd -P)
+# shellcheck disable=SC2034 # for the scripts that source this
+BUILD=$MAP_TRACE_ROOT/build
+# shellcheck disable=SC2034
+LOGS=$BUILD/logs
+# shellcheck disable=SC2034
+SCRIPTS=$MAP_TRACE_ROOT/scripts
+export MAP_TRACE_ROOT MAP_TRACE_CACHE
+# shellcheck source-path=SCRIPTDIR source=versions.sh
+source "$MAP_TRACE_ROOT/scripts/versions.sh"
+
+# The make that may have started us has its own job server and flags, which
+# are no business of the builds below.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES GNUMAKEFLAGS
+
+say() {
+	printf '%s\n' "$*" >&2
+}
+
+die() {
+	printf 'error: %s\n' "$1" >&2
+	shift
+	[[ $# -eq 0 ]] || printf '       %s\n' "$@" >&2
+	exit 1
+}
+
+# The first 12 digits of the hash of standard input.
+hash_stdin() {
+	sha256sum | cut -c 1-12
+}
+
+elapsed() {
+	printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
+}
+
+# Commands for the end of this script, however it ends.
+EXIT_COMMANDS=()
+run_exit_commands() {
+	local command
+	for command in "${EXIT_COMMANDS[@]}"; do
+		eval "$command" || true
+	done
+}
+trap run_exit_commands EXIT
+
+on_exit() {
+	EXIT_COMMANDS+=("$1")
+}
+
+# Prints a line every 30 s while the command in the foreground runs, which is
+# where that has to be for Ctrl-C to reach it. Has no child of its own, and
+# ends by itself soon after its parent, so that it outlives nothing and holds
+# no lock for long.
+heartbeat() {
+	local what=$1 log=$2 expected=$3 start=$SECONDS next=30 never count line
+	trap - EXIT
+	exec {never}<> <(:)
+	while kill -0 $$ 2>/dev/null; do
+		read -rt 1 -u "$never" || true
+		[[ $((SECONDS - start)) -ge $next ]] || continue
+		next=$((next + 30))
+		count=$(grep -cE '^  [A-Z]+( \[M\])? +[^ ]' "$log" 2>/dev/null) || count=0
+		line="  ... $what: $(elapsed $((SECONDS - start)))"
+		[[ $count -eq 0 ]] || line+=", $count steps"
+		[[ $count -eq 0 || $expected -eq 0 ]] || line+=" of about $expected"
+		say "$line"
+	done
+}
+
+# run_logged WHAT LOG COMMAND...: runs a long command with its output in a
+# log file; says where that is, how far it got, and how it ended.
+# STEPS_EXPECTED is the number of steps of an earlier run, where one is known.
+run_logged() {
+	local what=$1 log=$2 start=$SECONDS status=0 beat
+	shift 2
+	mkdir -p "$(dirname "$log")"
+	say "$what (log: $log)"
+	if [[ ${V:-0} == 1 ]]; then
+		"$@" > >(tee "$log" >&2) 2>&1 || status=$?
+	else
+		: > "$log"
+		heartbeat "$what" "$log" "${STEPS_EXPECTED:-0}" &
+		beat=$!
+		on_exit "kill $beat 2>/dev/null"
+		"$@" > "$log" 2>&1 || status=$?
+		kill "$beat" 2>/dev/null || true
+		wait "$beat" 2>/dev/null || true
+	fi
+	if [[ $status -ne 0 ]]; then
+		say "$what failed with status $status after $(elapsed $((SECONDS - start))). The end of $log:"
+		tail -n 40 "$log" | sed 's/^/  | /' >&2
+		say "${ON_FAILURE:-What is finished is kept: the same command goes on from here.}"
+		return "$status"
+	fi
+	say "$what: done in $(elapsed $((SECONDS - start)))"
+}
+
+# lock FILE [shared]: waits for a lock, which is held until unlock, or until
+# this process and its children are gone. The descriptor is left in LOCKED_FD.
+lock() {
+	local file=$1 mode=--exclusive
+	[[ ${2:-} != shared ]] || mode=--shared
+	mkdir -p "$(dirname "$file")"
+	exec {LOCKED_FD}>>"$file"
+	if ! flock --nonblock "$mode" "$LOCKED_FD"; then
+		say "waiting for another run that holds $file"
+		flock "$mode" "$LOCKED_FD"
+	fi
+}
+
+unlock() {
+	exec {LOCKED_FD}>&-
+}
+
+# use_kernel patched|base release|debug: builds it if need be, and keeps it
+# from being deleted while this process lives.
+# shellcheck disable=SC2034
+use_kernel() {
+	local kept=${LOCKED_FD:-}
+	KERNEL_BUILD=$("$SCRIPTS/kernel-build.sh" "$1" "$2")
+	KERNEL_TREE=$(dirname "$KERNEL_BUILD")
+	KERNEL_TOOLS=$KERNEL_BUILD/map_trace_tools
+	lock "$KERNEL_TREE.lock" shared
+	LOCKED_FD=$kept
+}

@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# enter.sh COMMAND...: runs a command inside the toolchain. The toolchain is
+# read-only there; the clone, the cache and MAP_TRACE_BIND (a list of paths
+# with colons between) appear at their own paths. Mounts and processes live in
+# namespaces that end with the command.
+#
+# TOOLCHAIN=host runs the command with the tools of this machine.
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+suffix=$("$SCRIPTS/llvm-suffix.sh")
+llvm_bin=/usr/lib/llvm-${suffix#-}/bin
+environment=(
+	CCACHE_DIR="$MAP_TRACE_CACHE/ccache" CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=8G
+	CLANG="clang$suffix" LLVM="${suffix:-1}"
+	KBUILD_BUILD_USER=map_trace KBUILD_BUILD_HOST=map_trace
+	KBUILD_BUILD_VERSION=1 KBUILD_BUILD_TIMESTAMP="@1700000000"
+	LC_ALL=C.UTF-8
+)
+
+if [[ ${TOOLCHAIN:-} == host ]]; then
+	"$SCRIPTS/host-tools.sh"
+	[[ ! -e ${llvm_bin%/bin}/lib ]] || environment+=(LIBCLANG_PATH="${llvm_bin%/bin}/lib")
+	exec env "PATH=$PATH:/usr/sbin:/sbin" "${environment[@]}" "$@"
+fi
+
+root=$("$SCRIPTS/toolchain.sh")
+
+arguments=(
+	--tmpfs / --ro-bind "$root/usr" /usr --ro-bind "$root/etc" /etc --ro-bind "$root/var" /var
+	--symlink usr/bin /bin --symlink usr/sbin /sbin
+	--symlink usr/lib /lib --symlink usr/lib64 /lib64
+	--dir /opt --dir /srv --dir /mnt --dir /root --dir /home --dir /run
+	--tmpfs /tmp --dev-bind /dev /dev --proc /proc --ro-bind /sys /sys
+)
+[[ ! -e /etc/resolv.conf ]] || arguments+=(--ro-bind "$(realpath /etc/resolv.conf)" /etc/resolv.conf)
+
+IFS=: read -ra extra <<< "${MAP_TRACE_BIND:-}"
+for path in "$MAP_TRACE_CACHE" "$MAP_TRACE_ROOT" "${extra[@]}"; do
+	[[ -z $path ]] || arguments+=(--bind "$path" "$path")
+done
+[[ -z ${MAP_TRACE_GUEST_RC:-} ]] ||
+	arguments+=(--ro-bind "$MAP_TRACE_GUEST_RC" /root/.bashrc)
+directory=$PWD
+case $directory/ in
+"$MAP_TRACE_CACHE"/* | "$MAP_TRACE_ROOT"/*) ;;
+*) directory=$MAP_TRACE_ROOT ;;
+esac
+
+arguments+=(
+	--unshare-pid --unshare-ipc --unshare-uts --hostname map-trace
+	--die-with-parent --chdir "$directory" --clearenv
+	--setenv PATH "/usr/local/bin:/usr/bin:/usr/sbin:$llvm_bin"
+	--setenv HOME /tmp --setenv TERM "${TERM:-dumb}" --setenv LIBCLANG_PATH "${llvm_bin%/bin}/lib"
+)
+for name in http_proxy https_proxy no_proxy; do
+	[[ -z ${!name:-} ]] || arguments+=(--setenv "$name" "${!name}")
+done
+for assignment in "${environment[@]}"; do
+	arguments+=(--setenv "${assignment%%=*}" "${assignment#*=}")
+done
+# What a caller hands on to its command.
+for name in ${MAP_TRACE_ENV:-}; do
+	arguments+=(--setenv "$name" "${!name}")
+done
+
+exec bwrap "${arguments[@]}" "$@"

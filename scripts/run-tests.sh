@@ -1,0 +1,100 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Boots the debug kernel, runs the tests there and reads the kernel's log.
+# TESTS= names those to run, without it all. TAP; the last line is
+# "N passed, N failed, N skipped".
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+config=${CONFIG:-debug}
+case $config in
+debug) memory=3G ;;
+*) memory=1G ;;
+esac
+# For the whole guest: the limit of what a run may take before it counts as hung.
+GUEST_SECONDS=${GUEST_SECONDS:-1200}
+
+files=$("$SCRIPTS/guest-files.sh" "$config" selftests)
+eval "$files"
+lock "$(dirname "$KERNEL_BUILD").lock" shared
+output=$BUILD/selftests-$config
+read -ra wanted <<< "${TESTS:-}"
+
+# The names that tests.list holds, of those that are wanted.
+selected() {
+	local name
+	while read -r name _; do
+		[[ -n $name && $name != "#"* ]] || continue
+		[[ ${#wanted[@]} -eq 0 || " ${wanted[*]} " == *" $name "* ||
+			" ${wanted[*]} " == *" ${name%_test} "* ]] || continue
+		echo "$name"
+	done < "$output/tests.list"
+}
+
+# on the kernel's log at its end.
+guest_run() {
+	local log=$1 command=$2 status=0 reports
+	"$SCRIPTS/vm.sh" --image "$KERNEL_BUILD/arch/x86/boot/bzImage" --log "$log" \
+		--memory "$memory" --timeout "$GUEST_SECONDS" -- "$command" || status=$?
+	# What follows belongs to no binary: a plan of its own.
+	printf '# begin host\n1..2\n'
+	if [[ $status -eq 0 ]]; then
+		echo "ok 1 - guest: ended by itself"
+	else
+		echo "# status $status; the end of the console ($log):"
+		tail -n 60 "$log" | sed 's/^/# | /'
+		if [[ $status -eq 124 || $status -eq 137 ]]; then
+			echo "not ok 1 - guest: hangs, stopped after $GUEST_SECONDS s"
+		else
+			echo "not ok 1 - guest: died (status $status)"
+		fi
+	fi
+	if reports=$("$SCRIPTS/scan-log" "$log") && [[ -s $log ]]; then
+		echo "ok 2 - kernel log: no report"
+	else
+		[[ -s $log ]] || reports="the log is empty"
+		printf '%s\n' "$reports" | sed 's/^/# | /'
+		echo "not ok 2 - kernel log: no report ($log)"
+	fi
+	echo "# end host 0"
+}
+
+# The scanner is tested by what it is for: the same run, with a WARN in it,
+# has to fail, and on account of the WARN.
+provoke() {
+	local report=$LOGS/provoked.tap
+	echo "# begin scanner"
+	"$SCRIPTS/scan-log-test.sh" || true
+	echo "# end scanner 0"
+	echo "# begin provoked"
+	echo "1..1"
+	say "booting with a WARN on purpose"
+	if guest_run "$LOGS/provoked-kernel.log" \
+		'modprobe lkdtm && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT; true' |
+		"$SCRIPTS/tap-count.sh" /dev/null host > "$report"; then
+		echo "# a run with a WARN passed: $report"
+		echo "not ok 1 - scanner: a WARN fails the run"
+	elif grep -q '^ok 1 - guest: ended by itself' "$report" &&
+		grep -q '^# | .*WARNING: .*lkdtm' "$report" &&
+		grep -q '^not ok 2 - kernel log' "$report"; then
+		echo "ok 1 - scanner: a WARN fails the run"
+	else
+		sed 's/^/# | /' "$report"
+		echo "not ok 1 - scanner: a WARN fails the run"
+	fi
+	echo "# end provoked 0"
+}
+
+mapfile -t binaries < <(selected)
+[[ ${#binaries[@]} -gt 0 ]] || die "TESTS=${TESTS:-}: no such test" \
+	"there are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"
+
+{
+	if [[ ${#wanted[@]} -eq 0 && $config == debug ]]; then
+		provoke
+	fi
+	say "booting to run ${#binaries[@]} test binaries (kernel log: $LOGS/kernel.log)"
+	guest_run "$LOGS/kernel.log" \
+		"$SCRIPTS/guest/run-tests.sh '$output' ${wanted[*]}"
+} | "$SCRIPTS/tap-count.sh" "$MAP_TRACE_ROOT/selftests/expected-skips" \
+	"${binaries[@]}" system host | tee "$LOGS/test.tap"

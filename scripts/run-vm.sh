@@ -1,0 +1,22 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# run-vm.sh release|debug: a shell in the guest, or the command that is in
+# MAP_TRACE_CMD, with its output and its exit status.
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+config=$1
+files=$("$SCRIPTS/guest-files.sh" "$config" selftests)
+eval "$files"
+lock "$(dirname "$KERNEL_BUILD").lock" shared
+export MAP_TRACE_OUTPUT=$BUILD/selftests-$config
+memory=1G
+[[ $config != debug ]] || memory=3G
+arguments=(--image "$KERNEL_BUILD/arch/x86/boot/bzImage" --memory "$memory"
+	--log "$LOGS/vm-kernel.log")
+if [[ -n ${MAP_TRACE_CMD:-} ]]; then
+	arguments+=(-- "$MAP_TRACE_CMD")
+else
+	say "modprobe map_trace loads the module; \$MAP_TRACE_OUTPUT holds the tests"
+fi
+"$SCRIPTS/vm.sh" "${arguments[@]}"

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034 # read by the scripts that source this
+# The one place that names what is built, and with what.
+
+# The kernel that patches/ applies to. A newer release of the same series in
+# the archive is taken instead, and the build says so.
+KERNEL_VERSION=7.3.4
+KERNEL_PACKAGE=linux-source-${KERNEL_VERSION%.*}
+KERNEL_PACKAGE_SUITE=trixie-backports
+KERNEL_TARBALL=https://cdn.kernel.org/pub/linux/kernel/v${KERNEL_VERSION%%.*}.x/linux-$KERNEL_VERSION.tar.xz
+
+# rustc of this suite is built on this LLVM: clang has to be the same for
+# RUST_INLINE_HELPERS.
+TOOLCHAIN_SUITE=trixie
+LLVM_VERSION=19
+TOOLCHAIN_PACKAGES=(
+	# building the kernel
+	bc bison ccache cpio flex git kmod libc6-dev libdw-dev libelf-dev
+	libssl-dev make pahole patch perl python3 rsync xz-utils zstd
+	"clang-$LLVM_VERSION" "lld-$LLVM_VERSION" "llvm-$LLVM_VERSION"
+	"libclang-$LLVM_VERSION-dev" "libclang-rt-$LLVM_VERSION-dev"
+	# Rust
+	bindgen rust-clippy rust-src rustc rustfmt
+	# bpftool, libbpf and what is linked to them
+	libcap-dev "llvm-$LLVM_VERSION-dev" zlib1g-dev
+	# the guest
+	busybox-static iproute2 mount procps qemu-system-x86 strace udev util-linux virtme-ng
+	# checks
+	ca-certificates codespell curl file less python3-matplotlib shellcheck
+)

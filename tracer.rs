@@ -8,12 +8,10 @@ use crate::bpf::{
     prog::{AttachedProg, Prog},
 };
 use core::ptr;
-use kernel::{
-    sync::{
-        aref::ARef,
-        atomic::{Atomic, Relaxed},
-        rcu,
-    },
+use kernel::sync::{
+    aref::ARef,
+    atomic::{Atomic, Relaxed},
+    rcu,
 };
 
 /// The program's answer where it could not follow the operation.

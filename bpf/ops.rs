@@ -11,11 +11,7 @@ use super::{
     prog::{Prog, VerifierLog},
 };
 use crate::tracer_list::TracerList;
-use core::{
-    ffi::c_void,
-    marker::PhantomData,
-    ptr::NonNull,
-};
+use core::{ffi::c_void, marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings,
     error::{from_result, to_result},

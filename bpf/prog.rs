@@ -5,10 +5,7 @@
 //! C headers: [`include/linux/bpf.h`](srctree/include/linux/bpf.h),
 //! [`include/linux/filter.h`](srctree/include/linux/filter.h)
 
-use super::{
-    context::PreemptGuard,
-    map::TraceType,
-};
+use super::{context::PreemptGuard, map::TraceType};
 use core::{
     ffi::c_void,
     ptr::{self, NonNull},
@@ -174,9 +171,7 @@ impl AttachedProg {
         let prog = NonNull::new(self.0.load(Acquire))?;
         // SAFETY: By the invariants, it is freed after the RCU read section. The verifier has
         // checked that it may run without migration on such a context.
-        Some(unsafe {
-            bindings::bpf_prog_run(prog.as_ptr(), ptr::from_ref(ctx).cast::<c_void>())
-        })
+        Some(unsafe { bindings::bpf_prog_run(prog.as_ptr(), ptr::from_ref(ctx).cast::<c_void>()) })
     }
 }
 

@@ -88,7 +88,7 @@ build_tools() {
 		"$tools/libbpf/libbpf.a" install_headers || return
 	cp "$tools/libbpf/libbpf.a" "$tools/prefix/" || return
 	"${enter[@]}" make -C "$tree/tools/bpf/bpftool" "-j$(nproc)" "OUTPUT=$tools/bpftool/" \
-		"CC=ccache clang$suffix" "VMLINUX_BTF=$build/vmlinux" bpftool ||
+		"CC=ccache clang$suffix" "VMLINUX_BTF=$build/vmlinux" "$tools/bpftool/bpftool" ||
 		return
 	"${enter[@]}" "$tools/bpftool/bpftool" btf dump file "$build/vmlinux" format c \
 		> "$tools/vmlinux.h.new" || return

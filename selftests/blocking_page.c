@@ -71,7 +71,8 @@ static int serve(struct blocking_page *page)
 		return reply(page->fuse, unique, 0, &out, sizeof(out));
 	}
 	case FUSE_OPEN: {
-		struct fuse_open_out out = { .fh = 1 };
+		/* Else close() waits for this very thread. */
+		struct fuse_open_out out = { .fh = 1, .open_flags = FOPEN_NOFLUSH };
 
 		return reply(page->fuse, unique, 0, &out, sizeof(out));
 	}
@@ -94,10 +95,20 @@ static int serve(struct blocking_page *page)
 	}
 }
 
-/* Opening the file talks to the server, which is this very thread otherwise. */
+/*
+ * Opening the file talks to the server, which is this very thread otherwise. So does
+ * stat(), without which the kernel takes the file for empty.
+ */
 static void *open_file(void *path)
 {
-	return (void *)(long)open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st)) {
+		close(fd);
+		fd = -1;
+	}
+	return (void *)(long)fd;
 }
 
 int blocking_page_create(struct blocking_page *page)

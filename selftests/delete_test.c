@@ -101,10 +101,12 @@ TEST_F(delete, mirror_follows_updates_and_deletes)
 	ASSERT_LE(0, update_link);
 	delete_link = attach_to(self->skel->progs.mirror_delete, self->skel->maps.source);
 	ASSERT_LE(0, delete_link);
-	for (key = 10; key < 20; key++)
+	for (key = 10; key < 20; key++) {
 		ASSERT_EQ(0, operate(self->skel, OPERATION_UPDATE, key));
-	for (key = 10; key < 20; key += 2)
+	}
+	for (key = 10; key < 20; key += 2) {
 		ASSERT_EQ(0, operate(self->skel, OPERATION_DELETE, key));
+	}
 	for (key = 10; key < 20; key++) {
 		int ret = bpf_map_lookup_elem(mirror, &key, &value);
 

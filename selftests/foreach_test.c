@@ -54,8 +54,9 @@ static void race(struct __test_metadata *_metadata, FIXTURE_DATA(foreach) *self,
 	deadline = now_ns() + RUN_MS * NSEC_PER_MSEC;
 	/* Slow machines get longer, to do as much. */
 	while (now_ns() < deadline ||
-	       (bss->deleted < ENOUGH && now_ns() < deadline + 60 * NSEC_PER_SEC))
+	       (bss->deleted < ENOUGH && now_ns() < deadline + 60 * NSEC_PER_SEC)) {
 		ASSERT_EQ(0, run_program(deleter, NULL, 0));
+	}
 	__atomic_store_n(&self->stop, 1, __ATOMIC_RELAXED);
 	ASSERT_EQ(0, pthread_join(self->thread, NULL));
 	ASSERT_EQ(0, self->err);

@@ -31,7 +31,8 @@ int map_trace_kernel_enum(const char *enum_name, const char *value_name)
 	const struct btf *btf = vmlinux_btf();
 	const struct btf_enum *value;
 	const struct btf_type *type;
-	int id, i;
+	int id;
+	__u32 i;
 
 	if (!btf)
 		return -errno;
@@ -40,7 +41,7 @@ int map_trace_kernel_enum(const char *enum_name, const char *value_name)
 		return -ENOENT;
 	type = btf__type_by_id(btf, id);
 	value = btf_enum(type);
-	for (i = 0; i < btf_vlen(type); i++, value++)
+	for (i = 0; i < (__u32)btf_vlen(type); i++, value++)
 		if (!strcmp(btf__name_by_offset(btf, value->name_off), value_name))
 			return value->val;
 	return -ENOENT;

@@ -85,8 +85,9 @@ TEST_F(origins, callback)
 	ASSERT_EQ(0, run_program(self->skel->progs.update_in_loop, NULL, 0));
 	ASSERT_EQ(0, self->skel->bss->output_ret);
 	ASSERT_EQ(3, self->skel->bss->nr_events);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 3; i++) {
 		EXPECT_UPDATE(i, 5 + i, 55 + i);
+	}
 }
 
 TEST_F(origins, tail_called_program)
@@ -210,8 +211,9 @@ TEST_F(origins_sysctl, update_and_delete_are_traced)
 	ASSERT_EQ(0, basic_bpf__load(skel));
 	EXPECT_EQ(variant->jited, is_jited(skel->progs.update_raw_tp));
 
-	if (!variant->tracer_too)
+	if (!variant->tracer_too) {
 		ASSERT_EQ(0, write_proc(variant->path, self->old, NULL, 0));
+	}
 	tracer = basic_bpf__open();
 	ASSERT_NE(NULL, tracer);
 	bpf_object__for_each_program(prog, tracer->obj)

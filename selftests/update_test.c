@@ -94,8 +94,9 @@ TEST_F(update, failed_update_of_a_full_map_is_not_traced)
 	__u32 key, size = bpf_map__max_entries(self->skel->maps.source);
 	__u32 before;
 
-	for (key = 0; key < size; key++)
+	for (key = 0; key < size; key++) {
 		ASSERT_EQ(0, update(self->skel, key, key, BPF_ANY));
+	}
 	before = self->skel->bss->nr_events;
 	ASSERT_EQ(size, before);
 	EXPECT_EQ(-E2BIG, update(self->skel, size, 1, BPF_ANY));
@@ -149,8 +150,9 @@ TEST_F(update, two_tracers_run_in_attach_order)
 
 	second = attach_to(self->skel->progs.trace_update_second, self->skel->maps.source);
 	ASSERT_LE(0, second);
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 4; i++) {
 		ASSERT_EQ(0, update(self->skel, i, i, BPF_ANY));
+	}
 	ASSERT_EQ(8, self->skel->bss->nr_events);
 	for (i = 0; i < 8; i++) {
 		EXPECT_EQ(i % 2 + 1, events[i].tracer);
@@ -178,8 +180,9 @@ TEST_F(update, mirror_follows_by_passing_key_and_value_on)
 
 	link = attach_to(self->skel->progs.mirror_update, self->skel->maps.source);
 	ASSERT_LE(0, link);
-	for (key = 0; key < 16; key++)
+	for (key = 0; key < 16; key++) {
 		ASSERT_EQ(0, update(self->skel, key, key * 1000003ULL, BPF_ANY));
+	}
 	for (key = 0; key < 16; key++) {
 		ASSERT_EQ(0, bpf_map_lookup_elem(mirror, &key, &value));
 		EXPECT_EQ(key * 1000003ULL, value);

@@ -90,9 +90,8 @@ impl Map {
     /// [`EPERM`] where it does not allow to read.
     pub(crate) fn from_fd(fd: u32) -> Result<ARef<Self>> {
         // SAFETY: No requirements.
-        let map =
-            from_err_ptr(unsafe { bindings::bpf_map_get_with_mode(fd, bindings::FMODE_CAN_READ) })?;
-        let map = NonNull::new(map).ok_or(EINVAL)?;
+        let map = unsafe { bindings::bpf_map_get_with_mode(fd, bindings::FMODE_CAN_READ) };
+        let map = NonNull::new(from_err_ptr(map)?).ok_or(EINVAL)?;
         // SAFETY: The function has returned a map with a reference for us.
         Ok(unsafe { ARef::from_raw(map.cast()) })
     }

@@ -122,6 +122,11 @@ impl<T: MapTracing> Registration<T> {
         })
     }
 
+    /// Does an update.
+    ///
+    /// # Safety
+    ///
+    /// The map is alive, and the rest is what its `map_update_elem()` may be called with.
     unsafe extern "C" fn update_elem(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
@@ -135,6 +140,11 @@ impl<T: MapTracing> Registration<T> {
         T::update_elem(update, Args::from_raw(args))
     }
 
+    /// Does a delete.
+    ///
+    /// # Safety
+    ///
+    /// The map is alive, and the key is what its `map_delete_elem()` may be called with.
     unsafe extern "C" fn delete_elem(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
@@ -145,6 +155,11 @@ impl<T: MapTracing> Registration<T> {
         T::delete_elem(delete, Args::from_raw(args))
     }
 
+    /// Checks a program.
+    ///
+    /// # Safety
+    ///
+    /// Both pointers are valid.
     unsafe extern "C" fn check_prog(
         log: *mut bindings::bpf_verifier_log,
         prog: *const bindings::bpf_prog,
@@ -154,6 +169,11 @@ impl<T: MapTracing> Registration<T> {
         from_result(|| T::check_prog(&log, prog).map(|()| 0))
     }
 
+    /// Creates a link.
+    ///
+    /// # Safety
+    ///
+    /// Both pointers are valid; the program is one for `BPF_TRACE_MAP`, the caller user space.
     unsafe extern "C" fn link_create(
         attr: *const bindings::bpf_attr,
         prog: *mut bindings::bpf_prog,
@@ -164,22 +184,43 @@ impl<T: MapTracing> Registration<T> {
         from_result(|| T::create(&attr, prog))
     }
 
+    /// Releases a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a live link of this type.
     unsafe extern "C" fn link_release(link: *mut bindings::bpf_link) {
         // SAFETY: A link of ours, until dealloc().
         T::release(unsafe { Link::from_raw(link) });
     }
 
+    /// Frees a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a link of this type that nobody can reach.
     unsafe extern "C" fn link_dealloc(link: *mut bindings::bpf_link) {
         // SAFETY: A link of ours, and the last that is done with it.
         unsafe { Link::<T::LinkData>::dealloc(link) };
     }
 
+    /// Detaches a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a live link of this type.
     unsafe extern "C" fn link_detach(link: *mut bindings::bpf_link) -> c_int {
         // SAFETY: A link of ours, and the caller has a reference.
         let link = unsafe { Link::from_raw(link) };
         from_result(|| T::detach(link).map(|()| 0))
     }
 
+    /// Changes the program of a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a live link of this type; the caller has a reference to each program, and after
+    /// success gives up that to `new_prog`.
     unsafe extern "C" fn link_update_prog(
         link: *mut bindings::bpf_link,
         new_prog: *mut bindings::bpf_prog,
@@ -202,6 +243,11 @@ impl<T: MapTracing> Registration<T> {
         })
     }
 
+    /// Shows a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a live link of this type, and `seq` valid.
     unsafe extern "C" fn link_show_fdinfo(
         link: *const bindings::bpf_link,
         seq: *mut bindings::seq_file,
@@ -211,6 +257,11 @@ impl<T: MapTracing> Registration<T> {
         T::show_fdinfo(link, seq);
     }
 
+    /// Fills in what a link tells about itself.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a live link of this type, and `info` valid and zero.
     unsafe extern "C" fn link_fill_info(
         link: *const bindings::bpf_link,
         info: *mut bindings::bpf_link_info,
@@ -228,6 +279,11 @@ impl<T: MapTracing> Registration<T> {
         0
     }
 
+    /// Frees the list of a map.
+    ///
+    /// # Safety
+    ///
+    /// `tracers` comes from [`Map::tracers_or_install`], and nobody can reach it.
     unsafe extern "C" fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
         // SAFETY: The map got this from `Map::tracers_or_install()`, and is gone.
         drop(unsafe { KBox::from_raw(tracers.cast::<TracerList>()) });

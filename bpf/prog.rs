@@ -197,12 +197,6 @@ impl VerifierLog {
     /// Adds a line.
     pub(crate) fn line(&self, line: &CStr) {
         // SAFETY: The log is valid, and the format takes one string.
-        unsafe {
-            bindings::bpf_log(
-                self.0,
-                c"%s\n".as_ptr().cast(),
-                line.as_ptr().cast::<c_void>(),
-            )
-        };
+        unsafe { bindings::bpf_log(self.0, c"%s\n".as_char_ptr(), line.as_char_ptr()) };
     }
 }

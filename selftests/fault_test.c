@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Contract 12: every failure leaves nothing behind. Each allocation on the way of a
+ * system call fails once, in turn: the call reports it or gets along without, and the
+ * next one works. What was lost on the way is found by kmemleak and by the module,
+ * which could not be removed.
+ */
+#include "testing_helpers.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <linux/bpf.h>
+
+#include "progs/operation.h"
+#include "basic.skel.h"
+
+#define FAILSLAB "/sys/kernel/debug/failslab/"
+/* More allocations than any of the calls makes */
+#define MAX_NTH 200
+#define FREED_AFTER_MS 60000
+
+FIXTURE(fault) {
+	struct basic_bpf *skel;
+	int nth;
+};
+
+/* Files of debugfs cannot be written at an offset. */
+static int set(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t len;
+
+	if (fd < 0)
+		return -errno;
+	len = write(fd, value, strlen(value));
+	close(fd);
+	return len < 0 ? -EIO : 0;
+}
+
+FIXTURE_SETUP(fault)
+{
+	char path[64];
+
+	ASSERT_EQ(0, map_trace_setup());
+	self->skel = basic_bpf__open_and_load();
+	ASSERT_NE(NULL, self->skel);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/fail-nth", gettid());
+	self->nth = open(path, O_RDWR | O_CLOEXEC);
+	if (self->nth < 0)
+		SKIP(return, "kernel without fault injection (CONFIG_FAULT_INJECTION)");
+	/* Allocations that may sleep are the ones that are wanted. */
+	ASSERT_EQ(0, set(FAILSLAB "ignore-gfp-wait", "N"));
+	/* The log is for what is not on purpose. */
+	ASSERT_EQ(0, set(FAILSLAB "verbose", "0"));
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	close(self->nth);
+	basic_bpf__destroy(self->skel);
+	/* A reference that is lost keeps the module. */
+	EXPECT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
+}
+
+/* The next allocation but @nth - 1 of this thread fails. */
+static void arm(FIXTURE_DATA(fault) *self, int nth)
+{
+	char number[16];
+	int len = snprintf(number, sizeof(number), "%d", nth);
+
+	if (pwrite(self->nth, number, len, 0) != len)
+		abort();
+}
+
+/* Whether there were that many allocations */
+static bool disarm(FIXTURE_DATA(fault) *self)
+{
+	char number[16] = {};
+
+	if (pread(self->nth, number, sizeof(number) - 1, 0) <= 0)
+		abort();
+	if (pwrite(self->nth, "0", 1, 0) != 1)
+		abort();
+	return atoi(number) == 0;
+}
+
+static __s64 update(struct basic_bpf *skel, __u32 key)
+{
+	struct operation op = { .kind = OPERATION_UPDATE, .key = key, .value = key };
+	int ret = run_program(skel->progs.operate, &op, sizeof(op));
+
+	return ret ? ret : op.ret;
+}
+
+TEST_F(fault, attach)
+{
+	int nth, link, failures = 0;
+
+	for (nth = 1; nth < MAX_NTH; nth++) {
+		__u32 before = self->skel->bss->nr_events;
+		bool failed;
+
+		arm(self, nth);
+		link = attach_to(self->skel->progs.trace_update, self->skel->maps.source);
+		failed = disarm(self);
+		if (link < 0) {
+			EXPECT_EQ(-ENOMEM, link);
+			EXPECT_TRUE(failed);
+			failures++;
+		}
+		/* Not half attached */
+		ASSERT_EQ(0, update(self->skel, 1));
+		EXPECT_EQ(before + (link >= 0), self->skel->bss->nr_events)
+			TH_LOG("allocation %d: link %d", nth, link);
+		if (link >= 0)
+			close(link);
+		self->skel->bss->nr_events = 0;
+		if (!failed)
+			break;
+	}
+	TH_LOG("%d allocations, %d failures", nth - 1, failures);
+	EXPECT_LT(nth, MAX_NTH);
+	/* The information, the tracer, the link, its file, the array, the list */
+	EXPECT_LE(6, failures);
+}
+
+TEST_F(fault, detach_cannot_fail)
+{
+	int nth;
+
+	for (nth = 1; nth < MAX_NTH; nth++) {
+		int first = attach_to(self->skel->progs.trace_update, self->skel->maps.source);
+		int second = attach_to(self->skel->progs.trace_update_second,
+				       self->skel->maps.source);
+		bool failed;
+
+		ASSERT_LE(0, first);
+		ASSERT_LE(0, second);
+		arm(self, nth);
+		EXPECT_EQ(0, map_trace_detach(first));
+		failed = disarm(self);
+
+		self->skel->bss->nr_events = 0;
+		ASSERT_EQ(0, update(self->skel, 1));
+		EXPECT_EQ(1, self->skel->bss->nr_events);
+		EXPECT_EQ(2, self->skel->bss->events[0].tracer);
+		close(first);
+		close(second);
+		ASSERT_EQ(0, update(self->skel, 1));
+		EXPECT_EQ(1, self->skel->bss->nr_events);
+		if (!failed)
+			break;
+	}
+	TH_LOG("%d allocations", nth - 1);
+	/* The shorter array: without memory for it, the old one stays. */
+	EXPECT_LT(1, nth);
+	EXPECT_LT(nth, MAX_NTH);
+}
+
+TEST_F(fault, load_of_a_tracer)
+{
+	int nth, failures = 0;
+	bool failed = true;
+
+	for (nth = 1; nth < 5 * MAX_NTH && failed; nth++) {
+		LIBBPF_OPTS(bpf_prog_load_opts, opts,
+			    .expected_attach_type = map_trace_attach_type(),
+			    .attach_btf_id = map_trace_target_id("bpf_map_trace__delete_elem"));
+		static const struct bpf_insn insns[] = {
+			{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+			{ .code = BPF_JMP | BPF_EXIT },
+		};
+		int fd;
+
+		arm(self, nth);
+		fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "tracer", "GPL", insns, 2, &opts);
+		failed = disarm(self);
+		if (fd < 0) {
+			failures++;
+			EXPECT_TRUE(failed) TH_LOG("load: %s", strerror(-fd));
+		} else {
+			close(fd);
+		}
+	}
+	TH_LOG("%d allocations, %d failures", nth - 1, failures);
+	EXPECT_FALSE(failed);
+	EXPECT_LT(0, failures);
+}
+
+TEST_HARNESS_MAIN

@@ -9,7 +9,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 tree=$MAP_TRACE_ROOT/linux
 patches=$MAP_TRACE_ROOT/patches
-start=map_trace-base
+# Not "start": run_logged has a local one, which import would see.
+base_tag=map_trace-base
 
 in_tree() {
 	git -C "$tree" "$@"
@@ -23,7 +24,7 @@ import() {
 	GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' \
 		git -C "$tree.new" -c user.name=map_trace -c user.email=map_trace@localhost \
 		-c gc.auto=0 commit -q -m "Linux $(cat "$source/version")"
-	git -C "$tree.new" tag "$start"
+	git -C "$tree.new" tag "$base_tag"
 	mv "$tree.new" "$tree"
 }
 
@@ -46,9 +47,9 @@ open)
 				"in linux/: resolve it, git am --continue; then make series-save"
 		fi
 	fi
-	say "linux/ holds ${start#*-} and these commits:"
-	in_tree --no-pager log --oneline --reverse "$start.." >&2
-	say "Change them there (git commit, git rebase -i $start), then: make series-save"
+	say "linux/ holds ${base_tag#*-} and these commits:"
+	in_tree --no-pager log --oneline --reverse "$base_tag.." >&2
+	say "Change them there (git commit, git rebase -i $base_tag), then: make series-save"
 	;;
 save)
 	[[ -e $tree/.git ]] || die "there is no linux/" "make series-open makes it"
@@ -63,7 +64,7 @@ save)
 	# always give the same files.
 	in_tree -c diff.noprefix=false -c diff.mnemonicPrefix=false format-patch --quiet \
 		--zero-commit --no-signature --no-numbered --no-base --full-index \
-		--diff-algorithm=myers --output-directory "$new" "$start.."
+		--diff-algorithm=myers --output-directory "$new" "$base_tag.."
 	mkdir -p "$patches"
 	rm -f "$patches"/*.patch
 	find "$new" -name '*.patch' -exec mv {} "$patches/" \;

@@ -40,8 +40,12 @@ IFS=: read -ra extra <<< "${MAP_TRACE_BIND:-}"
 for path in "$MAP_TRACE_CACHE" "$MAP_TRACE_ROOT" "${extra[@]}"; do
 	[[ -z $path ]] || arguments+=(--bind "$path" "$path")
 done
-[[ -z ${MAP_TRACE_GUEST_RC:-} ]] ||
-	arguments+=(--ro-bind "$MAP_TRACE_GUEST_RC" /root/.bashrc)
+# A guest whose root this is.
+[[ -z ${MAP_TRACE_GUEST_RC:-} ]] || arguments+=(
+	--ro-bind "$MAP_TRACE_GUEST_RC" /root/.bashrc
+	--ro-bind "$SCRIPTS/guest/udevadm" /usr/bin/udevadm
+	--ro-bind "$root/usr/bin/true" /usr/bin/systemd-tmpfiles
+)
 directory=$PWD
 case $directory/ in
 "$MAP_TRACE_CACHE"/* | "$MAP_TRACE_ROOT"/*) ;;

@@ -63,14 +63,20 @@ for patch in "${patches[@]}"; do
 	check "checkpatch: ${patch##*/}" checkpatch "$MAP_TRACE_ROOT/$patch"
 done
 if [[ ${#patches[@]} -gt 0 ]]; then
-	"$SCRIPTS/check-series.sh" > "$work/series.tap" || true
+	status=0 results=0
+	"$SCRIPTS/check-series.sh" > "$work/series.tap" || status=$?
 	while IFS= read -r line; do
 		echo "$line"
 		case $line in
-		"ok "*) passed=$((passed + 1)) ;;
-		"not ok "*) failed=$((failed + 1)) ;;
+		"ok "*) passed=$((passed + 1)) results=$((results + 1)) ;;
+		"not ok "*) failed=$((failed + 1)) results=$((results + 1)) ;;
 		esac
 	done < "$work/series.tap"
+	# It ended before it had tried them all, and not for what a patch does.
+	if [[ $results -lt ${#patches[@]} ]] && ! grep -q '^not ok ' "$work/series.tap"; then
+		echo "not ok - series: $results of ${#patches[@]} results (status $status)"
+		failed=$((failed + 1))
+	fi
 fi
 
 # --- clippy, with the lints of the kernel

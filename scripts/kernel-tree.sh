@@ -47,7 +47,7 @@ make_tree() {
 		sed -n -e 's,^+++ b/,,p' -e 's,^--- a/,,p' "$patch"
 	done | sort -u > "$tree.new/.map_trace_patched"
 	touch "$tree.new/.map_trace_complete" &&
-		mv "$tree.new" "$tree"
+		rm -rf "$tree" && mv "$tree.new" "$tree"
 }
 
 # Keeps the newest trees, and any that is in use.

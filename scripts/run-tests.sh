@@ -85,6 +85,10 @@ provoke() {
 	echo "# end provoked 0"
 }
 
+for name in "${wanted[@]}"; do
+	grep -qE "^${name%_test}_test " "$output/tests.list" || die "TESTS=$TESTS: no test $name" \
+		"there are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"
+done
 mapfile -t binaries < <(selected)
 [[ ${#binaries[@]} -gt 0 ]] || die "TESTS=${TESTS:-}: no such test" \
 	"there are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"

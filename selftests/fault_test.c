@@ -108,6 +108,10 @@ TEST_F(fault, attach)
 			EXPECT_EQ(-ENOMEM, link);
 			EXPECT_TRUE(failed);
 			failures++;
+			/* The map is as it was: it does not hold the module. */
+			EXPECT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS))
+				TH_LOG("allocation %d: the module is held", nth);
+			ASSERT_EQ(0, map_trace_module_load());
 		}
 		/* Not half attached */
 		ASSERT_EQ(0, update(self->skel, 1));

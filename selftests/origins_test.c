@@ -70,6 +70,42 @@ TEST_F(origins, key_and_value_in_a_map)
 	EXPECT_UPDATE(0, 5, 55);
 }
 
+/* Contract 8: that is no recursion, no tracer has led to it. */
+TEST_F(origins, update_within_an_update)
+{
+	struct map_trace_info info;
+	struct basic_bpf *skel;
+	struct bpf_program *prog;
+	struct bpf_link *link;
+	int traced;
+
+	skel = basic_bpf__open();
+	ASSERT_NE(NULL, skel);
+	bpf_object__for_each_program(prog, skel->obj)
+		bpf_program__set_autoload(prog, prog == skel->progs.update_within_an_update ||
+					  prog == skel->progs.trace_update ||
+					  prog == skel->progs.update_from_map_value);
+	ASSERT_EQ(0, basic_bpf__load(skel));
+	traced = attach_to(skel->progs.trace_update, skel->maps.source);
+	ASSERT_LE(0, traced);
+	link = bpf_program__attach(skel->progs.update_within_an_update);
+	ASSERT_NE(NULL, link);
+
+	skel->bss->input_key = 5;
+	skel->bss->input_value = 55;
+	skel->bss->input_nested = 1;
+	ASSERT_EQ(0, run_program(skel->progs.update_from_map_value, NULL, 0));
+	ASSERT_EQ(0, skel->bss->output_ret);
+	EXPECT_EQ(0, skel->bss->input_nested);
+	EXPECT_EQ(2, skel->bss->nr_events);
+	ASSERT_EQ(0, map_trace_get_info(traced, &info));
+	EXPECT_EQ(0, info.missed);
+
+	bpf_link__destroy(link);
+	close(traced);
+	basic_bpf__destroy(skel);
+}
+
 TEST_F(origins, bpf2bpf_subprogram)
 {
 	ASSERT_EQ(0, run_program(self->skel->progs.update_bpf2bpf, NULL, 0));

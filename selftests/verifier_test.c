@@ -176,6 +176,12 @@ TEST_F(verifier, spin_lock_does_not_load)
 	EXPECT_LOAD_REFUSED(takes_spin_lock, "bpf_spin_lock");
 }
 
+TEST_F(verifier, spin_lock_of_an_inner_map_does_not_load)
+{
+	EXPECT_LOAD_REFUSED(takes_spin_lock_of_an_inner_map, "bpf_spin_lock");
+	EXPECT_LOAD_REFUSED(updates_an_inner_map_under_its_lock, "bpf_spin_lock");
+}
+
 TEST_F(verifier, sleepable_tracer_does_not_load)
 {
 	bpf_program__set_flags(self->skel->progs.is_sleepable, BPF_F_SLEEPABLE);
@@ -330,6 +336,88 @@ TEST_F(verifier, program_that_uses_all_of_the_stack_is_traced)
 	ASSERT_EQ(0, bpf_map_lookup_elem(bpf_map__fd(self->skel->maps.mirror), &key, &value));
 	EXPECT_EQ(word, value);
 	close(link);
+}
+
+/* How far a jump reaches */
+#define FARTHEST 32767
+
+#define INSN(_code, _dst, _src, _off, _imm) ((struct bpf_insn){		\
+	.code = (_code), .dst_reg = (_dst), .src_reg = (_src), .off = (_off), .imm = (_imm) })
+#define MOV_REG(dst, src) INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 0, 0)
+#define MOV_IMM(dst, imm) INSN(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, imm)
+#define ADD_IMM(dst, imm) INSN(BPF_ALU64 | BPF_ADD | BPF_K, dst, 0, 0, imm)
+#define CALL(function) INSN(BPF_JMP | BPF_CALL, 0, 0, 0, function)
+
+/*
+ * A jump over an update, a lookup and as much else as leaves room for @slack more
+ * instructions. Both calls are replaced by longer sequences.
+ */
+static int load_far_jump(struct bpf_insn *insns, int slack, int map_fd)
+{
+	LIBBPF_OPTS(bpf_prog_load_opts, opts);
+	int n = 0, jump, fd;
+
+	log_buf[0] = '\0';
+	opts.log_buf = log_buf;
+	opts.log_size = sizeof(log_buf);
+	insns[n++] = INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -8, 5);
+	insns[n++] = INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, -16, 55);
+	insns[n++] = CALL(BPF_FUNC_get_prandom_u32);
+	jump = n;
+	/* Both ways are possible, one of them hardly ever taken. */
+	insns[n++] = INSN(BPF_JMP | BPF_JEQ | BPF_K, BPF_REG_0, 0, FARTHEST - slack, 0x5eed);
+	insns[n++] = INSN(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map_fd);
+	insns[n++] = INSN(0, 0, 0, 0, 0);
+	insns[n++] = MOV_REG(BPF_REG_2, BPF_REG_10);
+	insns[n++] = ADD_IMM(BPF_REG_2, -8);
+	insns[n++] = MOV_REG(BPF_REG_3, BPF_REG_10);
+	insns[n++] = ADD_IMM(BPF_REG_3, -16);
+	insns[n++] = MOV_IMM(BPF_REG_4, 0);
+	insns[n++] = CALL(BPF_FUNC_map_update_elem);
+	insns[n++] = INSN(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map_fd);
+	insns[n++] = INSN(0, 0, 0, 0, 0);
+	insns[n++] = MOV_REG(BPF_REG_2, BPF_REG_10);
+	insns[n++] = ADD_IMM(BPF_REG_2, -8);
+	insns[n++] = CALL(BPF_FUNC_map_lookup_elem);
+	while (n < jump + 1 + FARTHEST - slack)
+		insns[n++] = MOV_IMM(BPF_REG_0, 0);
+	insns[n++] = MOV_IMM(BPF_REG_0, 0);
+	insns[n++] = INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+	fd = bpf_prog_load(BPF_PROG_TYPE_RAW_TRACEPOINT, "far_jump", "GPL", insns, n, &opts);
+	return fd < 0 ? -errno : fd;
+}
+
+/* What loads without map tracing loads with it, and is traced: without room, by the helper. */
+TEST_F(verifier, program_with_a_jump_near_the_limit_is_traced)
+{
+	struct bpf_insn *insns = calloc(FARTHEST + 64, sizeof(*insns));
+	struct bpf_program *prog;
+	int link, slack, fd;
+
+	ASSERT_NE(NULL, insns);
+	bpf_object__for_each_program(prog, self->skel->obj)
+		bpf_program__set_autoload(prog, prog == self->skel->progs.passes_key_and_value);
+	ASSERT_EQ(0, verifier_bpf__load(self->skel));
+	link = attach_to(self->skel->progs.passes_key_and_value, self->skel->maps.source);
+	ASSERT_LE(0, link);
+
+	/* The lookup takes 4 more by itself, the update 5. */
+	for (slack = 4; slack <= 10; slack++) {
+		int mirror = bpf_map__fd(self->skel->maps.mirror);
+		LIBBPF_OPTS(bpf_test_run_opts, run);
+		__u64 value = 0;
+		__u32 key = 5;
+
+		fd = load_far_jump(insns, slack, bpf_map__fd(self->skel->maps.source));
+		ASSERT_LE(0, fd) TH_LOG("%d: %s: %s", slack, strerror(-fd), log_buf);
+		bpf_map_delete_elem(mirror, &key);
+		EXPECT_EQ(0, bpf_prog_test_run_opts(fd, &run));
+		EXPECT_EQ(0, bpf_map_lookup_elem(mirror, &key, &value)) TH_LOG("slack %d", slack);
+		EXPECT_EQ(55, value);
+		close(fd);
+	}
+	close(link);
+	free(insns);
 }
 
 TEST_F(verifier, program_that_uses_more_than_the_stack_does_not_load)

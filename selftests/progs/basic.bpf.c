@@ -232,3 +232,16 @@ int update_by_tail_call(void *ctx)
 	bpf_tail_call(ctx, &programs, 0);
 	return 0;
 }
+
+/* What input_nested says how often, while the map is being updated */
+__u32 input_nested;
+
+SEC("?fentry/htab_map_update_elem")
+int update_within_an_update(void *ctx)
+{
+	if (!input_nested)
+		return 0;
+	input_nested--;
+	output_ret = bpf_map_update_elem(&source, &input_key, &input_value, BPF_ANY);
+	return 0;
+}

@@ -264,6 +264,54 @@ int takes_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
 	return 0;
 }
 
+struct locked_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct locked_value);
+} inner_locked SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct locked_map);
+} outer_of_locked SEC(".maps") = {
+	.values = { &inner_locked },
+};
+
+SEC("?map_trace/source/UPDATE_ELEM")
+int takes_spin_lock_of_an_inner_map(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value *value;
+	__u32 zero = 0;
+	void *inner;
+
+	inner = bpf_map_lookup_elem(&outer_of_locked, &zero);
+	if (!inner)
+		return 1;
+	value = bpf_map_lookup_elem(inner, &zero);
+	if (!value)
+		return 1;
+	bpf_spin_lock(&value->lock);
+	value->count++;
+	bpf_spin_unlock(&value->lock);
+	return 0;
+}
+
+SEC("?map_trace/source/UPDATE_ELEM")
+int updates_an_inner_map_under_its_lock(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value value = {};
+	__u32 zero = 0;
+	void *inner;
+
+	inner = bpf_map_lookup_elem(&outer_of_locked, &zero);
+	if (!inner)
+		return 1;
+	return bpf_map_update_elem(inner, &zero, &value, BPF_F_LOCK) ? 1 : 0;
+}
+
 /* Programs that are traced */
 
 __u64 word = 0x0123456789abcdef;

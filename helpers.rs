@@ -9,6 +9,7 @@ use crate::{
     bpf::{
         context::{Nesting, PreemptGuard, RunContext},
         operation::{Args, Operation},
+        scratch::StackRoom,
     },
     tracer_list::TracerList,
 };
@@ -25,13 +26,23 @@ pub(crate) fn trampoline<O: Operation>(operation: O, args: Args) -> c_long {
     }
 }
 
+/// Runs the tracers of an operation that its caller has done. `cpu` is whose value was written,
+/// where that is not told by where this runs.
+///
+/// Context: any, in the RCU read section of the operation.
+pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>) {
+    if let Some(list) = operation.map().tracers() {
+        run_tracers(list, operation, cpu);
+    }
+}
+
 #[inline(always)]
 fn perform_and_trace<O: Operation>(operation: O) -> c_long {
     let err = operation.perform();
 
     if err == 0 {
         if let Some(list) = operation.map().tracers() {
-            run_tracers(list, operation);
+            run_tracers(list, operation, None);
         }
     }
     err
@@ -44,33 +55,33 @@ fn perform_and_trace<O: Operation>(operation: O) -> c_long {
 #[cold]
 #[inline(never)]
 fn copy_and_trace<O: Operation>(operation: O) -> c_long {
-    let map = operation.map();
-    let Some(list) = map.tracers() else {
+    let Some(list) = operation.map().tracers() else {
         return operation.perform();
     };
-    // The slot belongs to this CPU.
+    // A slot of the scratch belongs to this CPU.
     let preempt = PreemptGuard::new();
+    let mut stack = StackRoom::new();
 
-    let Some(mut slot) = list.scratch().take(&preempt) else {
-        let err = operation.perform();
+    if let Some(mut room) = list.scratch().room(&mut stack, &preempt) {
+        return perform_and_trace(operation.copy_args(&mut room));
+    }
 
-        if err == 0 {
-            count_missed(list, &operation);
-        }
-        return err;
-    };
-    perform_and_trace(operation.copy_args(&mut slot))
+    let err = operation.perform();
+    if err == 0 {
+        count_missed(list, &operation);
+    }
+    err
 }
 
 /// Runs the tracers of an operation that has succeeded.
 #[inline(always)]
-fn run_tracers<O: Operation>(list: &TracerList, operation: O) {
+fn run_tracers<O: Operation>(list: &TracerList, operation: O, cpu: Option<u32>) {
     let rcu = rcu::Guard::new();
     // With preemption off, what runs above this on the CPU either interrupts it or was called by a
     // tracer. Only the latter is recursion.
     let preempt = PreemptGuard::new();
     let mut nesting = Nesting::this(&preempt);
-    let ctx = operation.context(preempt.cpu());
+    let ctx = operation.context(cpu.unwrap_or_else(|| preempt.cpu()));
     let mut run_ctx = RunContext::new();
     let mut run_ctx = run_ctx.enter();
 
@@ -81,11 +92,11 @@ fn run_tracers<O: Operation>(list: &TracerList, operation: O) {
     }
 }
 
-/// Counts an operation that is not traced, because a tracer of the same map has led to it.
+/// Counts an operation that is not traced, because it nests too deep to copy its arguments.
 fn count_missed<O: Operation>(list: &TracerList, _operation: &O) {
     let rcu = rcu::Guard::new();
 
     for tracer in list.read(O::TYPE, &rcu) {
-        tracer.count_missed();
+        tracer.count_missed(&rcu);
     }
 }

@@ -10,10 +10,12 @@ use crate::{
         prog::Prog,
         rcu::synchronize_programs,
     },
+    loop_check::{self, Edges},
     tracer::Tracer,
     tracer_list::{TracerList, Writer, WRITERS},
 };
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     ffi::c_int,
     page::PAGE_SIZE,
     prelude::*,
@@ -111,8 +113,8 @@ fn check(prog: &Prog, map: &Map, trace_type: TraceType) -> Result {
 ///
 /// Context: process context, may sleep, for as long as the longest sleepable program.
 ///
-/// Errors: those of [`TraceInfo::read`], [`Map::from_fd`], [`check`], [`TracerList::insert`], and
-/// [`EINVAL`] where flags or a target are given.
+/// Errors: those of [`TraceInfo::read`], [`Map::from_fd`], [`check`], [`Edges::check`],
+/// [`TracerList::with_tracer`], and [`EINVAL`] where flags or a target are given.
 pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
     if attr.flags() != 0 || attr.target_fd() != 0 {
         return Err(EINVAL);
@@ -123,7 +125,13 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
 
     check(prog, &map, trace_type)?;
 
-    let tracer = Arc::new(Tracer::new(prog.into(), info.cookie), GFP_KERNEL)?;
+    let tracer = Arc::new(Tracer::new(prog.into(), info.cookie), GFP_KERNEL_ACCOUNT)?;
+    let edges = Edges::new(&tracer, &map, prog.written_maps()?)?;
+    // Nobody sees any of this before nothing can fail any more.
+    let new_list = match map.tracers() {
+        Some(_) => None,
+        None => Some(TracerList::new(&map)?),
+    };
     let link = Link::prime(
         prog,
         Attachment {
@@ -132,12 +140,19 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
             map: GlobalLockedBy::new(None),
         },
     )?;
-    let list = map.tracers_or_install(|| TracerList::new(&map))?;
 
     {
         let mut writer = WRITERS.lock();
 
-        list.insert(&map, trace_type, tracer, &mut writer)?;
+        edges.check(&writer)?;
+        let tracers = TracerList::with_tracer(map.tracers(), trace_type, tracer, &writer)?;
+        if let Some(new) = new_list {
+            map.install_tracers(new);
+        }
+        if let Some(list) = map.tracers() {
+            list.publish(&map, trace_type, tracers, &mut writer);
+        }
+        edges.record(&mut writer);
         *link.map.as_mut(&mut writer) = Some(map.clone());
     }
     synchronize_programs();
@@ -154,6 +169,7 @@ impl Attachment {
         let map = self.map.as_mut(writer).take().ok_or(ENOLINK)?;
 
         self.tracer.stop();
+        loop_check::forget(&self.tracer, writer);
         if let Some(list) = map.tracers() {
             list.remove_stopped(&map, self.trace_type, writer);
         }
@@ -214,16 +230,19 @@ impl Attachment {
 /// Context: process context, may sleep.
 ///
 /// Errors: [`ENOLINK`] after a detach, [`EPERM`] where the program is not `old`, and those of
-/// [`check`].
+/// [`check`] and [`Edges::check`].
 pub(crate) fn update_prog(link: &Link<Attachment>, new: ARef<Prog>, old: Option<&Prog>) -> Result {
-    let writer = WRITERS.lock();
+    let mut writer = WRITERS.lock();
     let map = link.map.as_ref(&writer).as_ref().ok_or(ENOLINK)?;
 
     if old.is_some_and(|old| !link.tracer.runs(old)) {
         return Err(EPERM);
     }
     check(&new, map, link.trace_type)?;
+    let edges = Edges::new(&link.tracer, map, new.written_maps()?)?;
+    edges.check(&writer)?;
 
+    edges.record(&mut writer);
     link.tracer.set_prog(new.clone());
     link.set_prog(new);
     Ok(())

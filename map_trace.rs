@@ -12,6 +12,7 @@
 //! | `tracer_list.rs` | which tracers does a map have, and how are they found? |
 //! | `tracer.rs` | what is a tracer, and how does it run? |
 //! | `link.rs` | what do attach, update and detach do? |
+//! | `loop_check.rs` | can a tracer lead to itself? |
 //! | `verifier_patch.rs` | which programs may be tracers? |
 //! | `bpf/` | how does all of this talk to the kernel? |
 
@@ -20,6 +21,7 @@ use kernel::prelude::*;
 mod bpf;
 mod helpers;
 mod link;
+mod loop_check;
 mod tracer;
 mod tracer_list;
 mod verifier_patch;
@@ -79,6 +81,14 @@ impl MapTracing for MapTrace {
 
     fn delete_elem(delete: Delete<'_>, args: Args) -> c_long {
         helpers::trampoline(delete, args)
+    }
+
+    fn updated(update: Update<'_>, cpu: u32) {
+        helpers::trace_done(update, Some(cpu));
+    }
+
+    fn deleted(delete: Delete<'_>) {
+        helpers::trace_done(delete, None);
     }
 
     fn check_prog(log: &VerifierLog, prog: &Prog) -> Result {

@@ -2,16 +2,24 @@
 
 //! A tracer: a program that is attached to an operation of a map.
 
-use crate::bpf::{
-    context::{EnteredRunContext, Nesting, PreemptGuard},
-    operation::Operation,
-    prog::{AttachedProg, Prog},
+use crate::{
+    bpf::{
+        context::{EnteredRunContext, Nesting, PreemptGuard},
+        map::Map,
+        operation::Operation,
+        prog::{AttachedProg, Prog},
+    },
+    tracer_list::{Writer, WRITERS},
 };
-use core::ptr;
-use kernel::sync::{
-    aref::ARef,
-    atomic::{Atomic, Relaxed},
-    rcu,
+use core::{mem, ptr};
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        rcu,
+        GlobalLockedBy, //
+    },
 };
 
 /// The program's answer where it could not follow the operation.
@@ -23,6 +31,8 @@ pub(crate) struct Tracer {
     cookie: u64,
     missed: Atomic<i64>,
     failed: Atomic<i64>,
+    /// What the program writes, while it is attached. See [`crate::loop_check`].
+    written: GlobalLockedBy<KVec<ARef<Map>>, WRITERS>,
 }
 
 impl Tracer {
@@ -33,6 +43,7 @@ impl Tracer {
             cookie,
             missed: Atomic::new(0),
             failed: Atomic::new(0),
+            written: GlobalLockedBy::new(KVec::new()),
         }
     }
 
@@ -71,10 +82,25 @@ impl Tracer {
         self.prog.swap(None);
     }
 
+    /// The maps that it leads on to.
+    pub(crate) fn written<'a>(&'a self, writer: &'a Writer) -> impl Iterator<Item = &'a Map> {
+        self.written.as_ref(writer).iter().map(|map| &**map)
+    }
+
+    /// Changes the maps that it leads on to, and returns the old ones.
+    pub(crate) fn set_written(
+        &self,
+        written: KVec<ARef<Map>>,
+        writer: &mut Writer,
+    ) -> KVec<ARef<Map>> {
+        mem::replace(self.written.as_mut(writer), written)
+    }
+
     /// Counts an operation that it did not get to see.
     #[cold]
-    pub(crate) fn count_missed(&self) {
+    pub(crate) fn count_missed(&self, rcu: &rcu::Guard) {
         self.missed.add(1, Relaxed);
+        self.prog.count_missed(rcu);
     }
 
     #[cold]
@@ -98,7 +124,7 @@ impl Tracer {
         run_ctx: &mut EnteredRunContext<'_>,
     ) {
         let Some(_running) = nesting.enter(self) else {
-            return self.count_missed();
+            return self.count_missed(rcu);
         };
 
         run_ctx.set_cookie(self.cookie);

@@ -12,11 +12,18 @@ use crate::{
         rcu::{RcuCell, Unpublished},
         scratch::Scratch,
     },
+    loop_check::WriteIndex,
     tracer::Tracer,
 };
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     prelude::*,
-    sync::{rcu, Arc, GlobalGuard},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        rcu,
+        Arc,
+        GlobalGuard, //
+    },
 };
 
 kernel::sync::global_lock! {
@@ -24,7 +31,7 @@ kernel::sync::global_lock! {
     /// Serializes everything that changes what is attached where.
     ///
     /// Nobody waits for a grace period under it.
-    pub(crate) unsafe(uninit) static WRITERS: Mutex<()> = ();
+    pub(crate) unsafe(uninit) static WRITERS: Mutex<WriteIndex> = WriteIndex::new();
 }
 
 /// The right to change what is attached where.
@@ -36,12 +43,14 @@ pub(crate) type Writer = GlobalGuard<WRITERS>;
 pub(crate) const MAX_TRACERS: usize = 64;
 
 /// The tracers of one operation, in the order of their attachment.
-type Tracers = KVec<Arc<Tracer>>;
+pub(crate) type Tracers = KVec<Arc<Tracer>>;
 
 /// The tracers of a map.
 pub(crate) struct TracerList {
     operations: [RcuCell<Tracers, WRITERS>; TraceType::COUNT],
     scratch: Scratch,
+    /// The last level of a walk of the loop check that came by.
+    visited: Atomic<u64>,
 }
 
 impl TracerList {
@@ -54,13 +63,19 @@ impl TracerList {
         let list = Self {
             operations: TraceType::ALL.map(|_| RcuCell::new()),
             scratch: Scratch::new(map)?,
+            visited: Atomic::new(0),
         };
-        Ok(KBox::new(list, GFP_KERNEL)?)
+        Ok(KBox::new(list, GFP_KERNEL_ACCOUNT)?)
     }
 
     /// Where operations copy their arguments to.
     pub(crate) fn scratch(&self) -> &Scratch {
         &self.scratch
+    }
+
+    /// Notes that the loop check comes by, and returns whether that is the first time for `level`.
+    pub(crate) fn visit(&self, level: u64) -> bool {
+        self.visited.xchg(level, Relaxed) != level
     }
 
     /// The tracers of an operation. Some of them may have stopped.
@@ -77,37 +92,49 @@ impl TracerList {
             .map_or(&[], |tracers| tracers)
     }
 
-    /// The tracers of an operation, for a writer.
-    fn peek<'a>(&'a self, trace_type: TraceType, writer: &'a Writer) -> &'a [Arc<Tracer>] {
+    /// The tracers of an operation, for a writer. Some of them may have stopped.
+    pub(crate) fn peek<'a>(
+        &'a self,
+        trace_type: TraceType,
+        writer: &'a Writer,
+    ) -> &'a [Arc<Tracer>] {
         self.operations[trace_type as usize]
             .peek(writer)
             .map_or(&[], |tracers| tracers)
     }
 
-    /// Adds a tracer behind the others, and lets the map's operations look for it.
+    /// What a map's tracers will be with `tracer` behind those in its list, if it has one.
+    ///
+    /// Errors: [`E2BIG`] where the map has [`MAX_TRACERS`] already, [`ENOMEM`].
+    pub(crate) fn with_tracer(
+        list: Option<&Self>,
+        trace_type: TraceType,
+        tracer: Arc<Tracer>,
+        writer: &Writer,
+    ) -> Result<Unpublished<Tracers>> {
+        let old = list.map_or(&[][..], |list| list.peek(trace_type, writer));
+        let mut new = live(old)?;
+
+        if new.len() >= MAX_TRACERS {
+            return Err(E2BIG);
+        }
+        new.push(tracer, GFP_KERNEL_ACCOUNT)?;
+        Unpublished::new(new)
+    }
+
+    /// Replaces the tracers of an operation, and lets the map's operations look for them.
     ///
     /// Operations that are under way do not see it, see
     /// [`crate::bpf::rcu::synchronize_programs`].
-    ///
-    /// Errors: [`E2BIG`] where the map has [`MAX_TRACERS`] already, [`ENOMEM`].
-    pub(crate) fn insert(
+    pub(crate) fn publish(
         &self,
         map: &Map,
         trace_type: TraceType,
-        tracer: Arc<Tracer>,
+        tracers: Unpublished<Tracers>,
         writer: &mut Writer,
-    ) -> Result {
-        let mut tracers = self.live(trace_type, writer)?;
-
-        if tracers.len() >= MAX_TRACERS {
-            return Err(E2BIG);
-        }
-        tracers.push(tracer, GFP_KERNEL)?;
-
-        let tracers = Unpublished::new(tracers)?;
+    ) {
         self.operations[trace_type as usize].replace(Some(tracers), writer);
         map.set_traced(trace_type, true);
-        Ok(())
     }
 
     /// Removes the tracers that have stopped.
@@ -115,27 +142,23 @@ impl TracerList {
     /// This cannot fail: without memory for a shorter array they stay in, where they do nothing,
     /// until the next change.
     pub(crate) fn remove_stopped(&self, map: &Map, trace_type: TraceType, writer: &mut Writer) {
-        let live = self
-            .peek(trace_type, writer)
-            .iter()
-            .any(|tracer| tracer.is_live());
+        let old = self.peek(trace_type, writer);
 
-        if !live {
+        if !old.iter().any(|tracer| tracer.is_live()) {
             map.set_traced(trace_type, false);
             self.operations[trace_type as usize].replace(None, writer);
-        } else if let Ok(tracers) = self.live(trace_type, writer).and_then(Unpublished::new) {
+        } else if let Ok(tracers) = live(old).and_then(Unpublished::new) {
             self.operations[trace_type as usize].replace(Some(tracers), writer);
         }
     }
+}
 
-    /// A copy of an array without the tracers that have stopped, and with room for one more.
-    fn live(&self, trace_type: TraceType, writer: &Writer) -> Result<Tracers> {
-        let old = self.peek(trace_type, writer);
-        let mut new = KVec::with_capacity(old.len() + 1, GFP_KERNEL)?;
+/// A copy of an array without the tracers that have stopped, and with room for one more.
+fn live(old: &[Arc<Tracer>]) -> Result<Tracers> {
+    let mut new = KVec::with_capacity(old.len() + 1, GFP_KERNEL_ACCOUNT)?;
 
-        for tracer in old.iter().filter(|tracer| tracer.is_live()) {
-            new.push(tracer.clone(), GFP_KERNEL)?;
-        }
-        Ok(new)
+    for tracer in old.iter().filter(|tracer| tracer.is_live()) {
+        new.push(tracer.clone(), GFP_KERNEL_ACCOUNT)?;
     }
+    Ok(new)
 }

@@ -11,6 +11,15 @@ use kernel::{bindings, types::NotThreadSafe};
 /// How many contexts can interrupt each other on a CPU: task, softirq, hardirq, NMI.
 pub(crate) const CONTEXT_LEVELS: usize = bindings::BPF_MAP_TRACE_CONTEXTS as usize;
 
+/// How deep tracers may nest, one run by what the other one does.
+pub(crate) const MAX_NESTING: usize = bindings::BPF_MAP_TRACE_MAX_NESTING as usize;
+
+/// The same in an NMI, whose stack is smaller than that of a task.
+const MAX_NESTING_NMI: usize = 3;
+
+/// What [`PreemptGuard::context_level`] is in an NMI.
+const NMI_LEVEL: usize = CONTEXT_LEVELS - 1;
+
 /// Preemption is off while this exists.
 pub(crate) struct PreemptGuard(NotThreadSafe);
 
@@ -54,18 +63,18 @@ impl Drop for PreemptGuard {
 /// off, and its `depth` is at most `BPF_MAP_TRACE_MAX_NESTING`.
 pub(crate) struct Nesting<'a> {
     this: *mut bindings::bpf_map_trace_nesting,
-    _preempt: PhantomData<&'a PreemptGuard>,
+    preempt: &'a PreemptGuard,
 }
 
 impl<'a> Nesting<'a> {
     /// Looks up the entry of this context.
     #[inline(always)]
-    pub(crate) fn this(_preempt: &'a PreemptGuard) -> Self {
+    pub(crate) fn this(preempt: &'a PreemptGuard) -> Self {
         Self {
             // INVARIANT: Preemption is off as long as the guard is borrowed.
             // SAFETY: As it is off, `this_cpu_ptr()` may be used.
             this: unsafe { bindings::bpf_map_trace_this_nesting() },
-            _preempt: PhantomData,
+            preempt,
         }
     }
 
@@ -75,35 +84,82 @@ impl<'a> Nesting<'a> {
     #[inline(always)]
     pub(crate) fn enter<T>(&mut self, tracer: &T) -> Option<Running<'_>> {
         let id = ptr::from_ref(tracer).cast::<c_void>();
-        // SAFETY: By the invariants, `this` is valid and only this context uses it.
-        let this = unsafe { &mut *self.this };
-        let depth = this.depth as usize;
+        // SAFETY: By the invariants, `this` is valid, and who else uses it interrupts us and leaves
+        // it as it was.
+        let depth = unsafe { (*self.this).depth } as usize;
 
         // Most often nothing runs, and this is one test.
-        if depth != 0 && this.running.iter().take(depth).any(|r| *r == id) {
+        if depth != 0 && (depth >= self.limit() || self.is_running(id, depth)) {
             return None;
         }
-        *this.running.get_mut(depth)? = id;
-        // INVARIANT: `get_mut()` has checked `depth`.
-        this.depth += 1;
+        // SAFETY: As above, and `depth` is less than the limit. Volatile: first the depth goes up,
+        // then the entry is filled, so that an NMI between the two uses the next one. That matters
+        // only where it is no other context: breakpoints count as NMI, too.
+        unsafe {
+            // INVARIANT: It was less than the limit.
+            (&raw mut (*self.this).depth).write_volatile(depth as u32 + 1);
+            entry(self.this, depth).write_volatile(id);
+        }
         Some(Running {
             this: self.this,
+            depth,
             _nesting: PhantomData,
         })
+    }
+
+    /// Whether a tracer is in the first `depth` entries.
+    #[cold]
+    fn is_running(&self, id: *const c_void, depth: usize) -> bool {
+        // SAFETY: As in `enter()`.
+        let running = unsafe { (*self.this).running };
+
+        running.iter().take(depth).any(|other| *other == id)
+    }
+
+    /// How many tracers may run in this context.
+    #[cold]
+    fn limit(&self) -> usize {
+        match self.preempt.context_level() {
+            NMI_LEVEL => MAX_NESTING_NMI,
+            _ => MAX_NESTING,
+        }
+    }
+}
+
+/// Where a running tracer is noted.
+///
+/// # Safety
+///
+/// `this` is valid, and `depth` is less than [`MAX_NESTING`].
+#[inline(always)]
+unsafe fn entry(this: *mut bindings::bpf_map_trace_nesting, depth: usize) -> *mut *const c_void {
+    // SAFETY: By the safety requirements.
+    unsafe {
+        (&raw mut (*this).running)
+            .cast::<*const c_void>()
+            .add(depth)
     }
 }
 
 /// A tracer runs while this exists.
+///
+/// # Invariants
+///
+/// The tracer is in the entry `depth` of `this`.
 pub(crate) struct Running<'a> {
     this: *mut bindings::bpf_map_trace_nesting,
+    depth: usize,
     _nesting: PhantomData<&'a ()>,
 }
 
 impl Drop for Running<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: `enter()` has raised the depth of this entry, which is still ours.
-        unsafe { (*self.this).depth -= 1 };
+        // SAFETY: By the invariants, the entry is ours. Volatile: it is empty before it is free.
+        unsafe {
+            entry(self.this, self.depth).write_volatile(ptr::null());
+            (&raw mut (*self.this).depth).write_volatile(self.depth as u32);
+        }
     }
 }
 

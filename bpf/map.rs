@@ -55,7 +55,7 @@ impl TryFrom<u32> for TraceType {
 /// # Invariants
 ///
 /// The map has a non-zero `refcnt`, or it can be reached by the program or the system call that
-/// operates on it. Its `tracers` pointer is null or comes from [`Map::tracers_or_install`].
+/// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`].
 #[repr(transparent)]
 pub(crate) struct Map(Opaque<bindings::bpf_map>);
 
@@ -172,30 +172,18 @@ impl Map {
         unsafe { list.cast::<TracerList>().as_ref() }
     }
 
-    /// The map's tracers, after `new()` where it never had one.
+    /// Gives the map its tracers, if it has none yet; else `new` is dropped.
     ///
-    /// Where two callers race, one list is used and the other one dropped. From here on the map
-    /// pins the module.
-    pub(crate) fn tracers_or_install(
-        &self,
-        new: impl FnOnce() -> Result<KBox<TracerList>>,
-    ) -> Result<&TracerList> {
-        if let Some(list) = self.tracers() {
-            return Ok(list);
-        }
-
-        let new = KBox::into_raw(new()?);
+    /// From here on the map pins the module.
+    pub(crate) fn install_tracers(&self, new: KBox<TracerList>) {
+        let new = KBox::into_raw(new);
         // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.
         // SAFETY: The map is alive, and `new` is valid until the map is freed.
         let old = unsafe { bindings::bpf_map_trace_install(self.0.get(), new.cast()) };
-        let Some(old) = NonNull::new(old) else {
-            // SAFETY: It is the map's now, and lives as long as the map does.
-            return Ok(unsafe { &*new });
-        };
-        // SAFETY: `new` comes from `KBox::into_raw()` and was not used.
-        drop(unsafe { KBox::from_raw(new) });
-        // SAFETY: By the type invariants, the map's pointer is a list.
-        Ok(unsafe { old.cast::<TracerList>().as_ref() })
+        if !old.is_null() {
+            // SAFETY: `new` comes from `KBox::into_raw()` and was not used.
+            drop(unsafe { KBox::from_raw(new) });
+        }
     }
 
     /// The map's own update.

@@ -5,7 +5,7 @@
 use super::{
     map::{Map, TraceType},
     prog::Context,
-    scratch::Slot,
+    scratch::Room,
 };
 use core::ffi::c_void;
 use kernel::{bindings, ffi::c_long};
@@ -39,6 +39,11 @@ pub(crate) trait Operation: Copy {
     /// What its tracers get.
     type Context: Context;
 
+    /// The same operation, with arguments that live for `'r`.
+    type Copied<'r>: Operation<Context = Self::Context>
+    where
+        Self: 'r;
+
     /// The map.
     fn map(&self) -> &Map;
 
@@ -46,7 +51,9 @@ pub(crate) trait Operation: Copy {
     fn perform(self) -> c_long;
 
     /// The same operation on copies of its arguments.
-    fn copy_args(self, slot: &mut Slot<'_>) -> Self;
+    fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Self::Copied<'r>
+    where
+        Self: 'r;
 
     /// What the tracers get for it on this CPU.
     fn context(self, cpu: u32) -> Self::Context;
@@ -90,6 +97,10 @@ impl<'a> Update<'a> {
 
 impl Operation for Update<'_> {
     type Context = bindings::bpf_map_trace_ctx__update_elem;
+    type Copied<'r>
+        = Update<'r>
+    where
+        Self: 'r;
 
     #[inline(always)]
     fn map(&self) -> &Map {
@@ -102,11 +113,14 @@ impl Operation for Update<'_> {
         unsafe { self.map.update_elem(self.key, self.value, self.flags) }
     }
 
-    fn copy_args(self, slot: &mut Slot<'_>) -> Self {
+    fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Update<'r>
+    where
+        Self: 'r,
+    {
         // INVARIANT: The copies are a key and a value, too.
-        // SAFETY: By the type invariants; the slot comes from the scratch of this map.
-        let (key, value) = unsafe { (slot.copy_key(self.key), slot.copy_value(self.value)) };
-        Self { key, value, ..self }
+        // SAFETY: By the type invariants; the room comes from the scratch of this map.
+        let (key, value) = unsafe { (room.copy_key(self.key), room.copy_value(self.value)) };
+        Update { key, value, ..self }
     }
 
     #[inline(always)]
@@ -124,7 +138,7 @@ impl Operation for Update<'_> {
             __bindgen_anon_3: MapPtr {
                 map: self.map.as_ptr(),
             },
-            cpu,
+            cpu: cpu.into(),
         }
     }
 }
@@ -155,6 +169,10 @@ impl<'a> Delete<'a> {
 
 impl Operation for Delete<'_> {
     type Context = bindings::bpf_map_trace_ctx__delete_elem;
+    type Copied<'r>
+        = Delete<'r>
+    where
+        Self: 'r;
 
     #[inline(always)]
     fn map(&self) -> &Map {
@@ -167,11 +185,14 @@ impl Operation for Delete<'_> {
         unsafe { self.map.delete_elem(self.key) }
     }
 
-    fn copy_args(self, slot: &mut Slot<'_>) -> Self {
+    fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Delete<'r>
+    where
+        Self: 'r,
+    {
         // INVARIANT: The copy is a key, too.
-        // SAFETY: By the type invariants; the slot comes from the scratch of this map.
-        let key = unsafe { slot.copy_key(self.key) };
-        Self { key, ..self }
+        // SAFETY: By the type invariants; the room comes from the scratch of this map.
+        let key = unsafe { room.copy_key(self.key) };
+        Delete { key, ..self }
     }
 
     #[inline(always)]
@@ -186,7 +207,7 @@ impl Operation for Delete<'_> {
             __bindgen_anon_2: MapPtr {
                 map: self.map.as_ptr(),
             },
-            cpu,
+            cpu: cpu.into(),
         }
     }
 }

@@ -37,6 +37,17 @@ pub(crate) trait MapTracing {
     /// Context: as [`MapTracing::update_elem`].
     fn delete_elem(delete: Delete<'_>, args: Args) -> c_long;
 
+    /// Runs the tracers of an update that the caller has done, of the value of `cpu` where each CPU
+    /// has one.
+    ///
+    /// Context: in the RCU read section of the operation.
+    fn updated(update: Update<'_>, cpu: u32);
+
+    /// Runs the tracers of a delete that the caller has done.
+    ///
+    /// Context: in the RCU read section of the operation.
+    fn deleted(delete: Delete<'_>);
+
     /// Decides whether a program may trace maps. Where not, the log says why.
     fn check_prog(log: &VerifierLog, prog: &Prog) -> Result;
 
@@ -101,6 +112,8 @@ impl<T: MapTracing> Registration<T> {
                     owner: module.as_ptr(),
                     update_elem: Some(Self::update_elem),
                     delete_elem: Some(Self::delete_elem),
+                    updated: Some(Self::updated),
+                    deleted: Some(Self::deleted),
                     check_prog: Some(Self::check_prog),
                     link_create: Some(Self::link_create),
                     link_release: Some(Self::link_release),
@@ -153,6 +166,33 @@ impl<T: MapTracing> Registration<T> {
         // SAFETY: As in `update_elem()`.
         let delete = unsafe { Delete::new(Map::from_raw(map), key) };
         T::delete_elem(delete, Args::from_raw(args))
+    }
+
+    /// Traces an update.
+    ///
+    /// # Safety
+    ///
+    /// The map is alive, and the rest is a key and a value of it that nobody else writes to.
+    unsafe extern "C" fn updated(
+        map: *mut bindings::bpf_map,
+        key: *mut c_void,
+        value: *mut c_void,
+        flags: u64,
+        cpu: u32,
+    ) {
+        // SAFETY: The caller has a reference to the map, and has just used the rest.
+        let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
+        T::updated(update, cpu);
+    }
+
+    /// Traces a delete.
+    ///
+    /// # Safety
+    ///
+    /// The map is alive, and the key is one of it that nobody else writes to.
+    unsafe extern "C" fn deleted(map: *mut bindings::bpf_map, key: *mut c_void) {
+        // SAFETY: As in `updated()`.
+        T::deleted(unsafe { Delete::new(Map::from_raw(map), key) });
     }
 
     /// Checks a program.
@@ -283,9 +323,9 @@ impl<T: MapTracing> Registration<T> {
     ///
     /// # Safety
     ///
-    /// `tracers` comes from [`Map::tracers_or_install`], and nobody can reach it.
+    /// `tracers` comes from [`Map::install_tracers`], and nobody can reach it.
     unsafe extern "C" fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
-        // SAFETY: The map got this from `Map::tracers_or_install()`, and is gone.
+        // SAFETY: The map got this from `Map::install_tracers()`, and is gone.
         drop(unsafe { KBox::from_raw(tracers.cast::<TracerList>()) });
     }
 }

@@ -5,7 +5,10 @@
 //! C headers: [`include/linux/bpf.h`](srctree/include/linux/bpf.h),
 //! [`include/linux/filter.h`](srctree/include/linux/filter.h)
 
-use super::{context::PreemptGuard, map::TraceType};
+use super::{
+    context::PreemptGuard,
+    map::{Map, TraceType},
+};
 use core::{
     ffi::c_void,
     ptr::{self, NonNull},
@@ -63,9 +66,10 @@ impl Prog {
         self.0.get()
     }
 
-    fn aux(&self) -> &bindings::bpf_prog_aux {
-        // SAFETY: A program has its `aux` for as long as it lives.
-        unsafe { &*(*self.0.get()).aux }
+    /// Its `aux`. There are no references to the whole, as others write to parts of it.
+    fn aux(&self) -> *mut bindings::bpf_prog_aux {
+        // SAFETY: Set once, and it lives as long as the program.
+        unsafe { (*self.0.get()).aux }
     }
 
     /// Whether the program is one for `BPF_TRACE_MAP`.
@@ -94,12 +98,40 @@ impl Prog {
 
     /// How many bytes of the key it reads.
     pub(crate) fn max_key_access(&self) -> u32 {
-        self.aux().max_rdonly_access
+        // SAFETY: `aux` is valid, and this is constant once the program is verified.
+        unsafe { (*self.aux()).max_rdonly_access }
+    }
+
+    /// The maps that it updates or deletes from, as far as they were known when it was loaded.
+    ///
+    /// Context: process context, may sleep.
+    ///
+    /// Errors: [`ENOMEM`].
+    pub(crate) fn written_maps(&self) -> Result<KVec<ARef<Map>>> {
+        let aux = self.aux();
+        // SAFETY: `aux` is valid, and this is constant once the program is verified.
+        let written = unsafe { (*aux).map_trace_writes };
+        let mut maps = KVec::with_capacity(written.count_ones() as usize, GFP_KERNEL)?;
+
+        // SAFETY: The mutex was initialized with the program. It protects `used_maps`, which
+        // BPF_PROG_BIND_MAP replaces by a longer array.
+        unsafe { bindings::mutex_lock(&raw mut (*aux).used_maps_mutex) };
+        for i in (0..u64::BITS as usize).filter(|i| written & (1 << i) != 0) {
+            // SAFETY: The verifier has set bits only for the maps that it has put into the array,
+            // and the program has a reference to each.
+            let map: ARef<Map> = unsafe { Map::from_raw(*(*aux).used_maps.add(i)) }.into();
+            // There is room for all of them.
+            let _ = maps.push_within_capacity(map);
+        }
+        // SAFETY: We have locked it.
+        unsafe { bindings::mutex_unlock(&raw mut (*aux).used_maps_mutex) };
+        Ok(maps)
     }
 
     /// How many bytes of the value it reads.
     pub(crate) fn max_value_access(&self) -> u32 {
-        self.aux().max_rdwr_access
+        // SAFETY: As above.
+        unsafe { (*self.aux()).max_rdwr_access }
     }
 }
 
@@ -172,6 +204,18 @@ impl AttachedProg {
         // SAFETY: By the invariants, it is freed after the RCU read section. The verifier has
         // checked that it may run without migration on such a context.
         Some(unsafe { bindings::bpf_prog_run(prog.as_ptr(), ptr::from_ref(ctx).cast::<c_void>()) })
+    }
+}
+
+impl AttachedProg {
+    /// Adds to the program's count of runs that were skipped, as other tracing programs have it.
+    ///
+    /// Context: any, NMI included.
+    pub(crate) fn count_missed(&self, _rcu: &rcu::Guard) {
+        if let Some(prog) = NonNull::new(self.0.load(Acquire)) {
+            // SAFETY: By the invariants, it is freed after the RCU read section.
+            unsafe { bindings::bpf_prog_inc_misses_counter(prog.as_ptr()) };
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use core::{marker::PhantomData, ptr};
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     bindings,
     prelude::*,
     sync::{
@@ -107,7 +108,7 @@ impl<T> Unpublished<T> {
                 head: Opaque::uninit(),
                 value,
             },
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         Ok(Self(new))
     }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Room for the key and the value of an operation whose arguments lie inside a map.
+//!
+//! Most are small, and are copied to the stack, where operations can nest. For larger ones each
+//! context of each CPU has slots of its own.
 
 use super::{
     context::{PreemptGuard, CONTEXT_LEVELS},
@@ -9,39 +12,106 @@ use super::{
 use core::{
     cell::{Cell, UnsafeCell},
     ffi::c_void,
+    marker::PhantomData,
+    mem::MaybeUninit,
     ptr,
 };
-use kernel::{cpu::nr_cpu_ids, prelude::*};
+use kernel::{
+    alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_NOWARN},
+    cpu::nr_cpu_ids,
+    prelude::*, //
+};
+
+/// What key and value may need on the stack, in bytes.
+const ON_STACK: usize = 256;
+
+/// How many operations of one context can have a slot: one, and one that a program does which runs
+/// within the map's own operation.
+const NESTED: usize = 2;
 
 /// So that CPUs do not share cache lines.
 const ALIGN: usize = 64;
 
+/// Room on the stack.
+#[repr(C, align(8))]
+pub(crate) struct StackRoom(MaybeUninit<[u8; ON_STACK]>);
+
+impl StackRoom {
+    /// Room that holds nothing yet.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+}
+
 #[repr(C, align(64))]
 struct Line(UnsafeCell<[u8; ALIGN]>);
 
-/// A copy of a key and a value for each CPU and each context that can interrupt another one there.
+/// Where the operations of a map copy their arguments to.
+pub(crate) struct Scratch {
+    key_size: usize,
+    value_size: usize,
+    /// Nothing where the stack is large enough.
+    slots: Option<Slots>,
+}
+
+/// The slots of a map whose keys and values do not fit on the stack.
 ///
 /// # Invariants
 ///
-/// `lines` holds `nr_cpu_ids() * CONTEXT_LEVELS` slots of `stride` lines, and `busy` a flag for
-/// each. A slot is used only by its CPU in its context, with preemption off, while the flag is set.
-pub(crate) struct Scratch {
+/// `lines` has a capacity of `stride` lines for each flag in `busy`, of which there are [`NESTED`]
+/// for each of [`CONTEXT_LEVELS`] contexts of each of `nr_cpu_ids()` CPUs. A slot is used only by
+/// its CPU in its context, with preemption off, while the flag is set.
+struct Slots {
     lines: KVVec<Line>,
     busy: KVVec<Busy>,
     stride: usize,
-    key_size: usize,
-    value_size: usize,
 }
 
 struct Busy(Cell<bool>);
 
 // SAFETY: By the invariants, what is behind the cells is used by one context at a time.
-unsafe impl Sync for Scratch {}
+unsafe impl Sync for Slots {}
 // SAFETY: There is nothing in it that belongs to a task.
-unsafe impl Send for Scratch {}
+unsafe impl Send for Slots {}
+
+impl Slots {
+    fn new(size: usize) -> Result<Self> {
+        // User space decides how much that is.
+        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
+        let stride = size.div_ceil(ALIGN);
+        let count = nr_cpu_ids() as usize * CONTEXT_LEVELS * NESTED;
+        let lines = KVVec::with_capacity(count.checked_mul(stride).ok_or(ENOMEM)?, flags)?;
+        let mut busy = KVVec::with_capacity(count, flags)?;
+
+        for _ in 0..count {
+            busy.push(Busy(Cell::new(false)), flags)?;
+        }
+        // INVARIANT: These are the sizes.
+        Ok(Self {
+            lines,
+            busy,
+            stride,
+        })
+    }
+
+    /// Takes a slot of this context, if one is free.
+    fn take(&self, preempt: &PreemptGuard) -> Option<(&Busy, *mut u8)> {
+        let first = (preempt.cpu() as usize * CONTEXT_LEVELS + preempt.context_level()) * NESTED;
+        let slots = self.busy.get(first..first + NESTED)?;
+        let nested = slots.iter().position(|busy| !busy.0.replace(true))?;
+        // Taken from the whole, as a slot has more than one line.
+        let start = self
+            .lines
+            .as_ptr()
+            .wrapping_add((first + nested) * self.stride);
+
+        Some((&slots[nested], start.cast_mut().cast()))
+    }
+}
 
 impl Scratch {
-    /// Allocates room for keys and values of `map`.
+    /// Prepares for keys and values of `map`.
     ///
     /// Context: process context, may sleep.
     ///
@@ -49,50 +119,37 @@ impl Scratch {
     pub(crate) fn new(map: &Map) -> Result<Self> {
         let key_size = map.key_size() as usize;
         let value_size = map.value_size() as usize;
-        let stride = (value_offset(key_size) + value_size).div_ceil(ALIGN);
-        let slots = nr_cpu_ids() as usize * CONTEXT_LEVELS;
-        let count = slots.checked_mul(stride).ok_or(ENOMEM)?;
+        let size = value_offset(key_size) + value_size;
 
-        let mut lines = KVVec::with_capacity(count, GFP_KERNEL)?;
-        for _ in 0..count {
-            lines.push(Line(UnsafeCell::new([0; ALIGN])), GFP_KERNEL)?;
-        }
-        let mut busy = KVVec::with_capacity(slots, GFP_KERNEL)?;
-        for _ in 0..slots {
-            busy.push(Busy(Cell::new(false)), GFP_KERNEL)?;
-        }
-        // INVARIANT: These are the sizes.
         Ok(Self {
-            lines,
-            busy,
-            stride,
             key_size,
             value_size,
+            slots: (size > ON_STACK).then(|| Slots::new(size)).transpose()?,
         })
     }
 
-    /// Takes the slot of this context.
+    /// Finds room for a key and a value, in `stack` if they fit.
     ///
-    /// Returns [`None`] where it is in use further up: a tracer of the map has led to another
-    /// operation on the same map.
-    pub(crate) fn take<'a>(&'a self, preempt: &'a PreemptGuard) -> Option<Slot<'a>> {
-        let index = preempt.cpu() as usize * CONTEXT_LEVELS + preempt.context_level();
-        let busy = &self.busy.get(index)?.0;
-
-        if busy.replace(true) {
-            return None;
-        }
-        Some(Slot {
+    /// Returns [`None`] where operations of this context nest too deep.
+    pub(crate) fn room<'a>(
+        &'a self,
+        stack: &'a mut StackRoom,
+        preempt: &'a PreemptGuard,
+    ) -> Option<Room<'a>> {
+        let (busy, start) = match &self.slots {
+            None => (None, stack.0.as_mut_ptr().cast()),
+            Some(slots) => {
+                let (busy, start) = slots.take(preempt)?;
+                (Some(&busy.0), start)
+            }
+        };
+        // INVARIANT: `Slots::new()` was asked for this size, or it is at most `ON_STACK`.
+        Some(Room {
+            start,
             busy,
-            // Taken from the whole, as a slot has more than one line. What it points to is in an
-            // `UnsafeCell`.
-            start: self
-                .lines
-                .as_ptr()
-                .wrapping_add(index * self.stride)
-                .cast_mut()
-                .cast(),
-            scratch: self,
+            key_size: self.key_size,
+            value_size: self.value_size,
+            _borrowed: PhantomData,
         })
     }
 }
@@ -102,22 +159,28 @@ const fn value_offset(key_size: usize) -> usize {
     key_size.next_multiple_of(8)
 }
 
-/// The slot of this context, until it is dropped.
-pub(crate) struct Slot<'a> {
-    busy: &'a Cell<bool>,
+/// Room for a key and a value, until it is dropped.
+///
+/// # Invariants
+///
+/// From `start` there are `value_offset(key_size) + value_size` bytes, which only this uses.
+pub(crate) struct Room<'a> {
     start: *mut u8,
-    scratch: &'a Scratch,
+    busy: Option<&'a Cell<bool>>,
+    key_size: usize,
+    value_size: usize,
+    _borrowed: PhantomData<&'a mut StackRoom>,
 }
 
-impl Slot<'_> {
+impl Room<'_> {
     /// Copies a key, and returns where to.
     ///
     /// # Safety
     ///
     /// `key` is a key of the map that the scratch was made for.
     pub(crate) unsafe fn copy_key(&mut self, key: *const c_void) -> *mut c_void {
-        // SAFETY: A slot begins with room for a key, and is only ours.
-        unsafe { ptr::copy_nonoverlapping(key.cast(), self.start, self.scratch.key_size) };
+        // SAFETY: By the invariants, there is room for a key.
+        unsafe { ptr::copy_nonoverlapping(key.cast(), self.start, self.key_size) };
         self.start.cast()
     }
 
@@ -127,16 +190,18 @@ impl Slot<'_> {
     ///
     /// `value` is a value of the map that the scratch was made for.
     pub(crate) unsafe fn copy_value(&mut self, value: *const c_void) -> *mut c_void {
-        // SAFETY: There is room for a value behind the key.
-        let to = unsafe { self.start.add(value_offset(self.scratch.key_size)) };
+        // SAFETY: By the invariants, there is room for a value behind the key.
+        let to = unsafe { self.start.add(value_offset(self.key_size)) };
         // SAFETY: As above.
-        unsafe { ptr::copy_nonoverlapping(value.cast(), to, self.scratch.value_size) };
+        unsafe { ptr::copy_nonoverlapping(value.cast(), to, self.value_size) };
         to.cast()
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.busy.set(false);
+        if let Some(busy) = self.busy {
+            busy.set(false);
+        }
     }
 }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The loop check: no tracer leads to itself.
+//!
+//! A tracer of a map that writes to another map is an edge from the one to the other. What it writes
+//! is what the verifier has recorded: updates and deletes of maps that are known at load, in
+//! callbacks too, those of timers and work queues included. What it reads does not count. Maps that
+//! are not known at load are left to the guard at run time, see [`crate::bpf::context::Nesting`].
+//!
+//! Check and change happen under one lock, [`WRITERS`](crate::tracer_list::WRITERS), so that the
+//! graph never has a cycle, and no chain of more than [`MAX_CHAIN`] tracers.
+
+use crate::{
+    bpf::{
+        context::MAX_NESTING,
+        map::{Map, TraceType},
+    },
+    tracer::Tracer,
+    tracer_list::Writer,
+};
+use core::{mem, ptr};
+use kernel::{
+    prelude::*,
+    rbtree::{RBTree, RBTreeNode},
+    sync::{
+        aref::ARef,
+        atomic::{Atomic, Relaxed},
+        Arc, //
+    },
+};
+
+/// How many tracers one operation can set off, one through the other.
+pub(crate) const MAX_CHAIN: usize = MAX_NESTING;
+
+/// An edge, by the end at which it is looked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    /// The id of the map that is written. The edge holds the map, so that the id stays its own.
+    written: u32,
+    /// Only to tell tracers apart.
+    tracer: usize,
+}
+
+impl Key {
+    fn new(written: &Map, tracer: &Tracer) -> Self {
+        Self {
+            written: written.id(),
+            tracer: ptr::from_ref(tracer) as usize,
+        }
+    }
+}
+
+/// All edges: who writes to a map. The other direction is in the lists of the maps.
+pub(crate) struct WriteIndex {
+    /// The maps that are traced. Nothing before the first edge.
+    edges: Option<RBTree<Key, ARef<Map>>>,
+}
+
+impl WriteIndex {
+    /// Creates an index without edges.
+    pub(crate) const fn new() -> Self {
+        Self { edges: None }
+    }
+
+    /// The maps whose tracers write to `map`, but for `except`.
+    fn writers_of(&self, map: &Map, except: &Tracer) -> impl Iterator<Item = &'_ Map> {
+        let written = map.id();
+        let except = Key::new(map, except);
+        let mut tracer = 0;
+
+        core::iter::from_fn(move || loop {
+            let cursor = self
+                .edges
+                .as_ref()?
+                .cursor_lower_bound(&Key { written, tracer })?;
+            let key = *cursor.current().0;
+
+            if key.written != written {
+                return None;
+            }
+            tracer = key.tracer + 1;
+            if key != except {
+                return self.edges.as_ref()?.get(&key).map(|traced| &**traced);
+            }
+        })
+    }
+}
+
+/// The edges of a tracer, checked or recorded in place of those that it has.
+pub(crate) struct Edges {
+    tracer: Arc<Tracer>,
+    traced: ARef<Map>,
+    written: KVec<ARef<Map>>,
+    nodes: KVec<RBTreeNode<Key, ARef<Map>>>,
+}
+
+impl Edges {
+    /// From `traced` to `written`, for a tracer that does not have to be attached yet.
+    ///
+    /// Context: process context, may sleep.
+    ///
+    /// Errors: [`ENOMEM`].
+    pub(crate) fn new(
+        tracer: &Arc<Tracer>,
+        traced: &ARef<Map>,
+        written: KVec<ARef<Map>>,
+    ) -> Result<Self> {
+        let mut nodes = KVec::with_capacity(written.len(), GFP_KERNEL)?;
+
+        for map in &written {
+            let node = RBTreeNode::new(Key::new(map, tracer), traced.clone(), GFP_KERNEL)?;
+            nodes.push(node, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            tracer: tracer.clone(),
+            traced: traced.clone(),
+            written,
+            nodes,
+        })
+    }
+
+    /// Checks that no operation would set off its own tracer, or more than [`MAX_CHAIN`].
+    ///
+    /// Takes time linear in the links that it reaches.
+    ///
+    /// Errors: [`ELOOP`], [`ENOMEM`].
+    pub(crate) fn check(&self, writer: &Writer) -> Result {
+        let before = longest_chain(
+            as_refs(core::slice::from_ref(&self.traced))?,
+            |map, next| {
+                for traced in writer.writers_of(map, &self.tracer) {
+                    next.push(traced, GFP_KERNEL)?;
+                }
+                Ok(!next.is_empty())
+            },
+        )?;
+        let after = longest_chain(as_refs(&self.written)?, |map, next| {
+            if ptr::eq(map, &*self.traced) {
+                return Err(ELOOP);
+            }
+            self.follow(map, next, writer)
+        })?;
+
+        if before + 1 + after > MAX_CHAIN {
+            return Err(ELOOP);
+        }
+        Ok(())
+    }
+
+    /// Adds the maps that the tracers of `map` write. Returns whether it has tracers.
+    fn follow<'a>(
+        &self,
+        map: &'a Map,
+        next: &mut KVec<&'a Map>,
+        writer: &'a Writer,
+    ) -> Result<bool> {
+        let Some(list) = map.tracers() else {
+            return Ok(false);
+        };
+        let mut traced = false;
+
+        for tracer in TraceType::ALL
+            .into_iter()
+            .flat_map(|trace_type| list.peek(trace_type, writer))
+            .filter(|tracer| tracer.is_live() && !ptr::eq(&***tracer, &*self.tracer))
+        {
+            traced = true;
+            for written in tracer.written(writer) {
+                next.push(written, GFP_KERNEL)?;
+            }
+        }
+        Ok(traced)
+    }
+
+    /// Makes them the edges of the tracer.
+    pub(crate) fn record(mut self, writer: &mut Writer) {
+        forget(&self.tracer, writer);
+        if !self.nodes.is_empty() {
+            let edges = writer.edges.get_or_insert_with(RBTree::new);
+
+            while let Some(node) = self.nodes.pop() {
+                edges.insert(node);
+            }
+        }
+        self.tracer.set_written(self.written, writer);
+    }
+}
+
+/// Removes the edges of a tracer.
+pub(crate) fn forget(tracer: &Tracer, writer: &mut Writer) {
+    let written = tracer.set_written(KVec::new(), writer);
+
+    if let Some(edges) = &mut writer.edges {
+        for map in &written {
+            edges.remove(&Key::new(map, tracer));
+        }
+    }
+}
+
+fn as_refs(maps: &[ARef<Map>]) -> Result<KVec<&Map>> {
+    let mut refs = KVec::with_capacity(maps.len(), GFP_KERNEL)?;
+
+    for map in maps {
+        refs.push(&**map, GFP_KERNEL)?;
+    }
+    Ok(refs)
+}
+
+/// The number of tracers in the longest chain that begins, or ends, at one of the maps of `level`.
+///
+/// `follow` adds the maps at the other ends of a map's edges and returns whether there is a tracer
+/// between. Each map is followed once for each distance from the start, of which there are at most
+/// [`MAX_CHAIN`].
+///
+/// Errors: [`ELOOP`] where the chain has no room for one more tracer, and those of `follow`.
+fn longest_chain<'a>(
+    mut level: KVec<&'a Map>,
+    mut follow: impl FnMut(&'a Map, &mut KVec<&'a Map>) -> Result<bool>,
+) -> Result<usize> {
+    /// Numbers the levels of all walks. Under the lock of the writers.
+    static LEVELS: Atomic<u64> = Atomic::new(0);
+
+    for chain in 0..MAX_CHAIN {
+        let this_level = LEVELS.fetch_add(1, Relaxed) + 1;
+        let mut next = KVec::new();
+        let mut longer = false;
+
+        for map in mem::take(&mut level) {
+            // A map without a list is the end of a chain: no need to tell whether it was seen.
+            if map.tracers().is_none_or(|list| list.visit(this_level)) {
+                longer |= follow(map, &mut next)?;
+            }
+        }
+        if !longer {
+            return Ok(chain);
+        }
+        level = next;
+    }
+    Err(ELOOP)
+}

@@ -8,7 +8,8 @@
 use crate::{
     bpf::{
         context::{Nesting, PreemptGuard, RunContext},
-        operation::{Args, Operation},
+        operation::{Caller, Operation},
+        rcu::ReadSide,
         scratch::StackRoom,
     },
     tracer_list::TracerList,
@@ -19,36 +20,46 @@ use kernel::{ffi::c_long, sync::rcu};
 ///
 /// Context: any, NMI included; under RCU or RCU tasks trace.
 #[inline(always)]
-pub(crate) fn trampoline<O: Operation>(operation: O, args: Args) -> c_long {
-    match args {
-        Args::Stable => perform_and_trace(operation),
-        Args::Copy => copy_and_trace(operation),
+pub(crate) fn trampoline<O: Operation>(operation: O, caller: Caller<'_>) -> c_long {
+    match caller {
+        Caller::Plain(rcu) => perform_and_trace(operation, rcu),
+        Caller::Other { copy: false } => lock_and_trace(operation),
+        Caller::Other { copy: true } => copy_and_trace(operation),
     }
 }
 
 /// Runs the tracers of an operation that its caller has done. `cpu` is whose value was written,
 /// where that is not told by where this runs.
 ///
-/// Context: any, in the RCU read section of the operation.
-pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>) {
+/// Context: any.
+pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
     if let Some(list) = operation.map().tracers() {
-        run_tracers(list, operation, cpu);
+        run_tracers(list, operation, cpu, rcu);
     }
 }
 
 #[inline(always)]
-fn perform_and_trace<O: Operation>(operation: O) -> c_long {
+fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
     let err = operation.perform();
 
     if err == 0 {
         if let Some(list) = operation.map().tracers() {
-            run_tracers(list, operation, None);
+            run_tracers(list, operation, None, rcu);
         }
     }
     err
 }
 
-/// As [`perform_and_trace`], for arguments that the operation itself may let go of.
+/// As [`perform_and_trace`], for sleepable programs.
+#[cold]
+#[inline(never)]
+fn lock_and_trace<O: Operation>(operation: O) -> c_long {
+    let rcu = rcu::Guard::new();
+
+    perform_and_trace(operation, ReadSide::from(&rcu))
+}
+
+/// As [`lock_and_trace`], for arguments that the operation itself may let go of.
 ///
 /// The operation gets the copy, too, so that both see the same where somebody writes to the
 /// original.
@@ -58,25 +69,29 @@ fn copy_and_trace<O: Operation>(operation: O) -> c_long {
     let Some(list) = operation.map().tracers() else {
         return operation.perform();
     };
+    let rcu = rcu::Guard::new();
+    let rcu = ReadSide::from(&rcu);
     // A slot of the scratch belongs to this CPU.
     let preempt = PreemptGuard::new();
     let mut stack = StackRoom::new();
 
     if let Some(mut room) = list.scratch().room(&mut stack, &preempt) {
-        return perform_and_trace(operation.copy_args(&mut room));
+        return perform_and_trace(operation.copy_args(&mut room), rcu);
     }
 
     let err = operation.perform();
     if err == 0 {
-        count_missed(list, &operation);
+        // It nests too deep for its arguments to be copied.
+        for tracer in list.read(O::TYPE, rcu) {
+            tracer.count_missed(rcu);
+        }
     }
     err
 }
 
 /// Runs the tracers of an operation that has succeeded.
 #[inline(always)]
-fn run_tracers<O: Operation>(list: &TracerList, operation: O, cpu: Option<u32>) {
-    let rcu = rcu::Guard::new();
+fn run_tracers<O: Operation>(list: &TracerList, operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
     // With preemption off, what runs above this on the CPU either interrupts it or was called by a
     // tracer. Only the latter is recursion.
     let preempt = PreemptGuard::new();
@@ -85,18 +100,9 @@ fn run_tracers<O: Operation>(list: &TracerList, operation: O, cpu: Option<u32>) 
     let mut run_ctx = RunContext::new();
     let mut run_ctx = run_ctx.enter();
 
-    for tracer in list.read(O::TYPE, &rcu) {
+    for tracer in list.read(O::TYPE, rcu) {
         // SAFETY: A list holds a tracer under the type of its program, and only where the map's
         // keys and values are large enough for it.
-        unsafe { tracer.run::<O>(&ctx, &rcu, &preempt, &mut nesting, &mut run_ctx) };
-    }
-}
-
-/// Counts an operation that is not traced, because it nests too deep to copy its arguments.
-fn count_missed<O: Operation>(list: &TracerList, _operation: &O) {
-    let rcu = rcu::Guard::new();
-
-    for tracer in list.read(O::TYPE, &rcu) {
-        tracer.count_missed(&rcu);
+        unsafe { tracer.run::<O>(&ctx, rcu, &preempt, &mut nesting, &mut run_ctx) };
     }
 }

@@ -28,9 +28,10 @@ mod verifier_patch;
 
 use bpf::{
     link::{Link, LinkCreateAttr},
-    operation::{Args, Delete, Update},
+    operation::{Caller, Delete, Update},
     ops::{LinkInfo, MapTracing, Registration},
     prog::{Prog, VerifierLog},
+    rcu::ReadSide,
 };
 use kernel::{
     ffi::{c_int, c_long},
@@ -75,20 +76,20 @@ impl PinnedDrop for MapTrace {
 impl MapTracing for MapTrace {
     type LinkData = link::Attachment;
 
-    fn update_elem(update: Update<'_>, args: Args) -> c_long {
-        helpers::trampoline(update, args)
+    fn update_elem(update: Update<'_>, caller: Caller<'_>) -> c_long {
+        helpers::trampoline(update, caller)
     }
 
-    fn delete_elem(delete: Delete<'_>, args: Args) -> c_long {
-        helpers::trampoline(delete, args)
+    fn delete_elem(delete: Delete<'_>, caller: Caller<'_>) -> c_long {
+        helpers::trampoline(delete, caller)
     }
 
-    fn updated(update: Update<'_>, cpu: u32) {
-        helpers::trace_done(update, Some(cpu));
+    fn updated(update: Update<'_>, cpu: u32, rcu: ReadSide<'_>) {
+        helpers::trace_done(update, Some(cpu), rcu);
     }
 
-    fn deleted(delete: Delete<'_>) {
-        helpers::trace_done(delete, None);
+    fn deleted(delete: Delete<'_>, rcu: ReadSide<'_>) {
+        helpers::trace_done(delete, None, rcu);
     }
 
     fn check_prog(log: &VerifierLog, prog: &Prog) -> Result {

@@ -8,6 +8,7 @@ use crate::{
         map::Map,
         operation::Operation,
         prog::{AttachedProg, Prog},
+        rcu::ReadSide,
     },
     tracer_list::{Writer, WRITERS},
 };
@@ -17,7 +18,6 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::{Atomic, Relaxed},
-        rcu,
         GlobalLockedBy, //
     },
 };
@@ -98,7 +98,7 @@ impl Tracer {
 
     /// Counts an operation that it did not get to see.
     #[cold]
-    pub(crate) fn count_missed(&self, rcu: &rcu::Guard) {
+    pub(crate) fn count_missed(&self, rcu: ReadSide<'_>) {
         self.missed.add(1, Relaxed);
         self.prog.count_missed(rcu);
     }
@@ -118,7 +118,7 @@ impl Tracer {
     pub(crate) unsafe fn run<O: Operation>(
         &self,
         ctx: &O::Context,
-        rcu: &rcu::Guard,
+        rcu: ReadSide<'_>,
         preempt: &PreemptGuard,
         nesting: &mut Nesting<'_>,
         run_ctx: &mut EnteredRunContext<'_>,

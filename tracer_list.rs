@@ -9,7 +9,7 @@
 use crate::{
     bpf::{
         map::{Map, TraceType},
-        rcu::{RcuCell, Unpublished},
+        rcu::{RcuCell, ReadSide, Unpublished},
         scratch::Scratch,
     },
     loop_check::WriteIndex,
@@ -20,7 +20,6 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        rcu,
         Arc,
         GlobalGuard, //
     },
@@ -85,7 +84,7 @@ impl TracerList {
     pub(crate) fn read<'a>(
         &'a self,
         trace_type: TraceType,
-        rcu: &'a rcu::Guard,
+        rcu: ReadSide<'a>,
     ) -> &'a [Arc<Tracer>] {
         self.operations[trace_type as usize]
             .read(rcu)

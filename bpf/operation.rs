@@ -5,28 +5,39 @@
 use super::{
     map::{Map, TraceType},
     prog::Context,
+    rcu::ReadSide,
     scratch::Room,
 };
 use core::ffi::c_void;
 use kernel::{bindings, ffi::c_long};
 
-/// Where the key and the value of an operation live.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Args {
-    /// Nobody writes to them while the operation and its tracers run.
-    Stable,
-    /// They may be inside a map, whose elements can be reused meanwhile.
-    Copy,
+/// Who does an operation.
+#[derive(Clone, Copy)]
+pub(crate) enum Caller<'a> {
+    /// Most: under RCU, with a key and a value that nobody else writes to.
+    Plain(ReadSide<'a>),
+    /// All others.
+    Other {
+        /// Key or value may be inside a map, whose elements can be reused meanwhile.
+        copy: bool,
+    },
 }
 
-impl Args {
-    /// From `enum bpf_map_trace_args`.
+impl Caller<'_> {
+    /// From `enum bpf_map_trace_caller`.
+    ///
+    /// # Safety
+    ///
+    /// Unless `caller` says otherwise, RCU is held for the lifetime of the result.
     #[inline(always)]
-    pub(super) fn from_raw(args: u64) -> Self {
-        if args == u64::from(bindings::bpf_map_trace_args_BPF_MAP_TRACE_ARGS_STABLE) {
-            Self::Stable
+    pub(super) unsafe fn from_raw(caller: u64) -> Self {
+        if caller == 0 {
+            // SAFETY: By the safety requirements.
+            Self::Plain(unsafe { ReadSide::assume() })
         } else {
-            Self::Copy
+            Self::Other {
+                copy: caller & u64::from(bindings::bpf_map_trace_caller_BPF_MAP_TRACE_COPY) != 0,
+            }
         }
     }
 }

@@ -7,8 +7,9 @@
 use super::{
     link::{Link, LinkCreateAttr},
     map::Map,
-    operation::{Args, Delete, Update},
+    operation::{Caller, Delete, Update},
     prog::{Prog, VerifierLog},
+    rcu::ReadSide,
 };
 use crate::tracer_list::TracerList;
 use core::{ffi::c_void, marker::PhantomData, ptr::NonNull};
@@ -30,23 +31,23 @@ pub(crate) trait MapTracing {
     /// Updates an element, then runs the tracers. Returns what the map's own operation returned.
     ///
     /// Context: any, NMI included; under RCU or RCU tasks trace.
-    fn update_elem(update: Update<'_>, args: Args) -> c_long;
+    fn update_elem(update: Update<'_>, caller: Caller<'_>) -> c_long;
 
     /// Deletes an element, then runs the tracers. Returns what the map's own operation returned.
     ///
     /// Context: as [`MapTracing::update_elem`].
-    fn delete_elem(delete: Delete<'_>, args: Args) -> c_long;
+    fn delete_elem(delete: Delete<'_>, caller: Caller<'_>) -> c_long;
 
     /// Runs the tracers of an update that the caller has done, of the value of `cpu` where each CPU
     /// has one.
     ///
     /// Context: in the RCU read section of the operation.
-    fn updated(update: Update<'_>, cpu: u32);
+    fn updated(update: Update<'_>, cpu: u32, rcu: ReadSide<'_>);
 
     /// Runs the tracers of a delete that the caller has done.
     ///
     /// Context: in the RCU read section of the operation.
-    fn deleted(delete: Delete<'_>);
+    fn deleted(delete: Delete<'_>, rcu: ReadSide<'_>);
 
     /// Decides whether a program may trace maps. Where not, the log says why.
     fn check_prog(log: &VerifierLog, prog: &Prog) -> Result;
@@ -139,40 +140,45 @@ impl<T: MapTracing> Registration<T> {
     ///
     /// # Safety
     ///
-    /// The map is alive, and the rest is what its `map_update_elem()` may be called with.
+    /// The map is alive, and the rest is what its `map_update_elem()` may be called with. `caller`
+    /// says whether RCU is held.
     unsafe extern "C" fn update_elem(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
         value: *mut c_void,
         flags: u64,
-        args: u64,
+        caller: u64,
     ) -> c_long {
         // SAFETY: The caller has a reference to the map, and passes on what it got for the map's own
         // operation.
         let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
-        T::update_elem(update, Args::from_raw(args))
+        // SAFETY: The verifier, or the system call, has told whether it holds RCU.
+        T::update_elem(update, unsafe { Caller::from_raw(caller) })
     }
 
     /// Does a delete.
     ///
     /// # Safety
     ///
-    /// The map is alive, and the key is what its `map_delete_elem()` may be called with.
+    /// The map is alive, and the key is what its `map_delete_elem()` may be called with. `caller`
+    /// says whether RCU is held.
     unsafe extern "C" fn delete_elem(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
-        args: u64,
+        caller: u64,
     ) -> c_long {
         // SAFETY: As in `update_elem()`.
         let delete = unsafe { Delete::new(Map::from_raw(map), key) };
-        T::delete_elem(delete, Args::from_raw(args))
+        // SAFETY: As in `update_elem()`.
+        T::delete_elem(delete, unsafe { Caller::from_raw(caller) })
     }
 
     /// Traces an update.
     ///
     /// # Safety
     ///
-    /// The map is alive, and the rest is a key and a value of it that nobody else writes to.
+    /// RCU is held, the map is alive, and the rest is a key and a value of it that nobody else writes
+    /// to.
     unsafe extern "C" fn updated(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
@@ -182,17 +188,19 @@ impl<T: MapTracing> Registration<T> {
     ) {
         // SAFETY: The caller has a reference to the map, and has just used the rest.
         let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
-        T::updated(update, cpu);
+        // SAFETY: This is called in the RCU read side section of the operation.
+        T::updated(update, cpu, unsafe { ReadSide::assume() });
     }
 
     /// Traces a delete.
     ///
     /// # Safety
     ///
-    /// The map is alive, and the key is one of it that nobody else writes to.
+    /// RCU is held, the map is alive, and the key is one of it that nobody else writes to.
     unsafe extern "C" fn deleted(map: *mut bindings::bpf_map, key: *mut c_void) {
         // SAFETY: As in `updated()`.
-        T::deleted(unsafe { Delete::new(Map::from_raw(map), key) });
+        let (delete, rcu) = unsafe { (Delete::new(Map::from_raw(map), key), ReadSide::assume()) };
+        T::deleted(delete, rcu);
     }
 
     /// Checks a program.

@@ -8,6 +8,7 @@
 use super::{
     context::PreemptGuard,
     map::{Map, TraceType},
+    rcu::ReadSide,
 };
 use core::{
     ffi::c_void,
@@ -18,8 +19,7 @@ use kernel::{
     prelude::*,
     sync::{
         aref::{ARef, AlwaysRefCounted},
-        atomic::{Acquire, Atomic, Full},
-        rcu,
+        atomic::{Acquire, Atomic, Full}, //
     },
     types::Opaque,
 };
@@ -197,7 +197,7 @@ impl AttachedProg {
     pub(crate) unsafe fn run<C: Context>(
         &self,
         ctx: &C,
-        _rcu: &rcu::Guard,
+        _rcu: ReadSide<'_>,
         _preempt: &PreemptGuard,
     ) -> Option<u32> {
         let prog = NonNull::new(self.0.load(Acquire))?;
@@ -211,7 +211,7 @@ impl AttachedProg {
     /// Adds to the program's count of runs that were skipped, as other tracing programs have it.
     ///
     /// Context: any, NMI included.
-    pub(crate) fn count_missed(&self, _rcu: &rcu::Guard) {
+    pub(crate) fn count_missed(&self, _rcu: ReadSide<'_>) {
         if let Some(prog) = NonNull::new(self.0.load(Acquire)) {
             // SAFETY: By the invariants, it is freed after the RCU read section.
             unsafe { bindings::bpf_prog_inc_misses_counter(prog.as_ptr()) };

@@ -19,6 +19,28 @@ use kernel::{
 
 use kernel::sync::GlobalLockBackend;
 
+/// An RCU read side section, ours or that of who has called us.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadSide<'a>(PhantomData<&'a rcu::Guard>);
+
+impl ReadSide<'_> {
+    /// Takes the word of a caller in C.
+    ///
+    /// # Safety
+    ///
+    /// The section lasts as long as the result.
+    #[inline(always)]
+    pub(super) unsafe fn assume() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<'a> From<&'a rcu::Guard> for ReadSide<'a> {
+    fn from(_guard: &'a rcu::Guard) -> Self {
+        Self(PhantomData)
+    }
+}
+
 /// What an [`RcuCell`] points to.
 ///
 /// Freed by an RCU callback in this module: the module's exit has to wait with
@@ -54,7 +76,7 @@ impl<T: Send + Sync + 'static, B: GlobalLockBackend> RcuCell<T, B> {
     ///
     /// Context: any.
     #[inline(always)]
-    pub(crate) fn read<'a>(&'a self, _rcu: &'a rcu::Guard) -> Option<&'a T> {
+    pub(crate) fn read<'a>(&'a self, _rcu: ReadSide<'a>) -> Option<&'a T> {
         // Pairs with the `Release` in `replace()`.
         let ptr = self.ptr.load(Acquire);
         // SAFETY: By the invariants, what was in the cell after the RCU read section has begun is

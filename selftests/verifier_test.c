@@ -179,6 +179,15 @@ TEST_F(verifier, spin_lock_does_not_load)
 TEST_F(verifier, spin_lock_of_an_inner_map_does_not_load)
 {
 	EXPECT_LOAD_REFUSED(takes_spin_lock_of_an_inner_map, "bpf_spin_lock");
+}
+
+TEST_F(verifier, spin_lock_of_an_object_does_not_load)
+{
+	EXPECT_LOAD_REFUSED(takes_spin_lock_of_an_object, "bpf_spin_lock");
+}
+
+TEST_F(verifier, update_under_the_spin_lock_of_an_inner_map_does_not_load)
+{
 	EXPECT_LOAD_REFUSED(updates_an_inner_map_under_its_lock, "bpf_spin_lock");
 }
 

@@ -2,6 +2,7 @@
 /* Programs for one load each: what the verifier accepts, refuses and records */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 char _license[] SEC("license") = "GPL";
 
@@ -296,6 +297,26 @@ int takes_spin_lock_of_an_inner_map(struct bpf_map_trace_ctx__update_elem *ctx)
 	bpf_spin_lock(&value->lock);
 	value->count++;
 	bpf_spin_unlock(&value->lock);
+	return 0;
+}
+
+struct locked_object {
+	struct bpf_spin_lock lock;
+	__u32 count;
+};
+
+SEC("?map_trace/source/UPDATE_ELEM")
+int takes_spin_lock_of_an_object(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_object *object;
+
+	object = bpf_obj_new(bpf_core_type_id_local(struct locked_object));
+	if (!object)
+		return 1;
+	bpf_spin_lock(&object->lock);
+	object->count++;
+	bpf_spin_unlock(&object->lock);
+	bpf_obj_drop(object);
 	return 0;
 }
 

@@ -1,9 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Applies the series patch by patch and compiles, at each commit, every C file
-# that any patch of it touches, and rust/ from the first patch on that touches
-# that. Prints a TAP line for each patch. A result is kept: the same series on
-# the same kernel is not compiled again.
+# Applies the series patch by patch and compiles, at each commit, what that
+# commit can break. Where it touches the kernel: every C file of the kernel that
+# any patch of the series touches, and rust/ from the first patch on that touches
+# that. Where it touches tools/: libbpf and bpftool, with their own checks. Prints
+# a TAP line for each patch. A result is kept: the same series on the same kernel
+# is not compiled again.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -40,11 +42,11 @@ kmake() {
 		"CC=ccache clang$suffix" KCFLAGS=-Werror "$@"
 }
 
-compile() {
+compile_kernel() {
 	local objects=() file
 	while IFS= read -r file; do
 		case $file in
-		rust/*) ;;
+		rust/* | tools/*) ;;
 		*.c) [[ ! -e $tree/$file ]] || objects+=("${file%.c}.o") ;;
 		esac
 	done < <(touched)
@@ -53,6 +55,31 @@ compile() {
 	if [[ $rust == y ]]; then
 		configure "$tree/build-rust" y &&
 			kmake "$tree/build-rust" prepare
+	fi
+}
+
+# Without the skeletons of bpftool, which need the BTF of some kernel.
+compile_tools() {
+	local build=$tree/build-tools
+	mkdir -p "$build/libbpf" "$build/bpftool" || return
+	"$SCRIPTS/enter.sh" make -C "$tree/tools/lib/bpf" "-j$(nproc)" \
+		"OUTPUT=$build/libbpf/" "CC=ccache clang$suffix" all check &&
+		"$SCRIPTS/enter.sh" make -C "$tree/tools/bpf/bpftool" "-j$(nproc)" \
+			"OUTPUT=$build/bpftool/" "CC=ccache clang$suffix" VMLINUX_BTF= \
+			"$build/bpftool/bpftool" &&
+		"$SCRIPTS/enter.sh" python3 \
+			"$tree/tools/testing/selftests/bpf/test_bpftool_synctypes.py"
+}
+
+# compile PATCH: what it touches
+compile() {
+	local files
+	files=$(sed -n -e 's,^+++ b/,,p' -e 's,^--- a/,,p' "$1")
+	if grep -q '^tools/' <<< "$files"; then
+		compile_tools || return
+	fi
+	if grep -qvE '^(tools|Documentation)/|^MAINTAINERS$' <<< "$files"; then
+		compile_kernel || return
 	fi
 }
 
@@ -95,7 +122,7 @@ for patch in "${patches[@]}"; do
 	result=$MAP_TRACE_CACHE/series/ok-$chain
 	if [[ -e $result ]]; then
 		echo "ok $number - series: $name applies and compiles (the same as before)"
-	elif run_logged "compiling at $name" "$log" compile; then
+	elif run_logged "compiling at $name" "$log" compile "$patch"; then
 		touch "$result"
 		echo "ok $number - series: $name applies and compiles"
 	else

@@ -60,13 +60,16 @@ compile_kernel() {
 
 # Without the skeletons of bpftool, which need the BTF of some kernel.
 compile_tools() {
-	local build=$tree/build-tools
+	local build=$tree/build-tools target
 	mkdir -p "$build/libbpf" "$build/bpftool" || return
-	"$SCRIPTS/enter.sh" make -C "$tree/tools/lib/bpf" "-j$(nproc)" \
-		"OUTPUT=$build/libbpf/" "CC=ccache clang$suffix" all check &&
-		"$SCRIPTS/enter.sh" make -C "$tree/tools/bpf/bpftool" "-j$(nproc)" \
-			"OUTPUT=$build/bpftool/" "CC=ccache clang$suffix" VMLINUX_BTF= \
-			"$build/bpftool/bpftool" &&
+	# One after the other: each has a make of its own build the same objects.
+	for target in all check; do
+		"$SCRIPTS/enter.sh" make -C "$tree/tools/lib/bpf" "-j$(nproc)" \
+			"OUTPUT=$build/libbpf/" "CC=ccache clang$suffix" "$target" || return
+	done
+	"$SCRIPTS/enter.sh" make -C "$tree/tools/bpf/bpftool" "-j$(nproc)" \
+		"OUTPUT=$build/bpftool/" "CC=ccache clang$suffix" VMLINUX_BTF= \
+		"$build/bpftool/bpftool" &&
 		"$SCRIPTS/enter.sh" python3 \
 			"$tree/tools/testing/selftests/bpf/test_bpftool_synctypes.py"
 }

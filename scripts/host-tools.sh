@@ -16,7 +16,7 @@ for tool in "clang$suffix" "ld.lld$suffix" "llvm-ar$suffix" "llvm-objcopy$suffix
 	command -v "$tool" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null ||
 		bad+=("$tool: missing")
 done
-for header in gelf.h libelf.h zlib.h openssl/ssl.h sys/capability.h; do
+for header in bpf/libbpf.h gelf.h libelf.h zlib.h openssl/ssl.h sys/capability.h; do
 	echo "#include <$header>" | cc -E - >/dev/null 2>&1 || bad+=("$header: missing")
 done
 if command -v rustc >/dev/null; then

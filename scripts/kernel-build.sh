@@ -14,19 +14,18 @@ config=${2:-debug}
 fragments=("$MAP_TRACE_ROOT/configs/base.config" "$MAP_TRACE_ROOT/configs/$config.config")
 [[ -e ${fragments[1]} ]] || die "CONFIG=$config: there is no configs/$config.config"
 
-if [[ ${TOOLCHAIN:-} == host ]]; then
-	toolchain=host-$(rustc --version 2>/dev/null | hash_stdin)
-else
-	toolchain=$(basename "$("$SCRIPTS/toolchain.sh")")
-fi
+suffix=$("$SCRIPTS/llvm-suffix.sh")
 tree=$("$SCRIPTS/kernel-tree.sh" "$series")
+# What compiles it, not what else the toolchain holds.
+compilers=$("$SCRIPTS/enter.sh" sh -c \
+	"exec 2>&1; clang$suffix --version; ld.lld$suffix --version; rustc --version
+	bindgen --version; pahole --version") || true
 key=$({
-	echo "$toolchain"
+	echo "$compilers"
 	sed -e '/^# CONFIG_/b' -e '/^#/d' -e '/^$/d' "${fragments[@]}"
 } | hash_stdin)
 build=$tree/build-$config-$key
 
-suffix=$("$SCRIPTS/llvm-suffix.sh")
 kmake=(make -C "$tree" "O=$build" "-j$(nproc)" LOCALVERSION=
 	"CC=ccache clang$suffix")
 enter=("$SCRIPTS/enter.sh")

@@ -23,6 +23,8 @@ TOOLCHAIN_PACKAGES=(
 	bindgen rust-clippy rust-src rustc rustfmt
 	# bpftool, libbpf and what is linked to them
 	libcap-dev "llvm-$LLVM_VERSION-dev" zlib1g-dev
+	# the distribution's own libbpf, for a test
+	libbpf-dev
 	# the guest
 	busybox-static iproute2 mount procps qemu-system-x86 strace udev util-linux virtme-ng
 	# checks

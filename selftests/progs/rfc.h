@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef RFC_H
+#define RFC_H
+
+#define RFC_KEY 0x5
+#define RFC_VALUE 0xdeadbeef
+
+/* A number that nobody gets by copying the wrong one */
+static inline __u32 collatz(__u32 n)
+{
+	return n % 2 ? 3 * n + 1 : n / 2;
+}
+
+#endif

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the RFC's own tests showed, by its names. That a program may use its whole stack,
+ * and not more, is in verifier_test.c.
+ */
+#include "testing_helpers.h"
+
+#include <sys/syscall.h>
+
+#include "progs/rfc.h"
+#include "rfc.skel.h"
+
+FIXTURE(rfc) {
+	struct rfc_bpf *skel;
+	struct bpf_link *kprobe;
+};
+
+FIXTURE_SETUP(rfc)
+{
+	ASSERT_EQ(0, map_trace_setup());
+	self->skel = rfc_bpf__open_and_load();
+	ASSERT_NE(NULL, self->skel);
+	self->kprobe = bpf_program__attach(self->skel->progs.on_sys_bpf);
+	ASSERT_NE(NULL, self->kprobe) TH_LOG("kprobe: %s", strerror(errno));
+}
+
+FIXTURE_TEARDOWN(rfc)
+{
+	self->skel->bss->pid = 0;
+	bpf_link__destroy(self->kprobe);
+	rfc_bpf__destroy(self->skel);
+}
+
+/* One system call for the kprobe, and one that changes nothing */
+static __s64 trigger(struct rfc_bpf *skel, bool delete)
+{
+	skel->data->ret = 1;
+	skel->bss->delete = delete;
+	__atomic_store_n(&skel->bss->pid, getpid(), __ATOMIC_SEQ_CST);
+	syscall(__NR_bpf, -1, NULL, 0);
+	__atomic_store_n(&skel->bss->pid, 0, __ATOMIC_SEQ_CST);
+	return skel->data->ret;
+}
+
+static int lookup(const struct bpf_map *map, __u32 key, __u32 *value)
+{
+	return bpf_map_lookup_elem(bpf_map__fd(map), &key, value) ? -errno : 0;
+}
+
+TEST_F(rfc, update_basic)
+{
+	struct bpf_link *link = bpf_program__attach(self->skel->progs.on_update);
+	__u32 value = 0;
+
+	ASSERT_NE(NULL, link) TH_LOG("attach: %s", strerror(errno));
+	EXPECT_EQ(-ENOENT, lookup(self->skel->maps.tracer_map, RFC_KEY, &value));
+	ASSERT_EQ(0, trigger(self->skel, false));
+	ASSERT_EQ(0, lookup(self->skel->maps.tracer_map, RFC_KEY, &value));
+	EXPECT_EQ(collatz(RFC_VALUE), value);
+	/* The update itself is what it was. */
+	ASSERT_EQ(0, lookup(self->skel->maps.traced_map, RFC_KEY, &value));
+	EXPECT_EQ(RFC_VALUE, value);
+	bpf_link__destroy(link);
+}
+
+TEST_F(rfc, update_basic_without_a_helper)
+{
+	struct bpf_link *link = bpf_program__attach(self->skel->progs.on_update_typed);
+	__u32 value = 0;
+
+	ASSERT_NE(NULL, link) TH_LOG("attach: %s", strerror(errno));
+	ASSERT_EQ(0, trigger(self->skel, false));
+	ASSERT_EQ(0, lookup(self->skel->maps.tracer_map, RFC_KEY, &value));
+	EXPECT_EQ(collatz(RFC_VALUE), value);
+	bpf_link__destroy(link);
+}
+
+TEST_F(rfc, delete_basic)
+{
+	struct bpf_link *link = bpf_program__attach(self->skel->progs.on_delete);
+	__u32 value = 0;
+
+	ASSERT_NE(NULL, link) TH_LOG("attach: %s", strerror(errno));
+	/* Nothing to delete, nothing to trace */
+	EXPECT_EQ(-ENOENT, trigger(self->skel, true));
+	EXPECT_EQ(-ENOENT, lookup(self->skel->maps.tracer_map, collatz(RFC_KEY), &value));
+
+	ASSERT_EQ(0, trigger(self->skel, false));
+	EXPECT_EQ(-ENOENT, lookup(self->skel->maps.tracer_map, collatz(RFC_KEY), &value));
+	ASSERT_EQ(0, trigger(self->skel, true));
+	ASSERT_EQ(0, lookup(self->skel->maps.tracer_map, collatz(RFC_KEY), &value));
+	EXPECT_EQ(getpid(), value);
+	EXPECT_EQ(-ENOENT, lookup(self->skel->maps.traced_map, RFC_KEY, &value));
+	bpf_link__destroy(link);
+}
+
+TEST_F(rfc, loop_direct)
+{
+	struct bpf_link *link = bpf_program__attach(self->skel->progs.updates_traced_map);
+
+	EXPECT_EQ(NULL, link);
+	EXPECT_EQ(ELOOP, errno);
+	bpf_link__destroy(link);
+	EXPECT_EQ(0, trigger(self->skel, false));
+}
+
+TEST_F(rfc, loop_indirect)
+{
+	struct bpf_link *links[2];
+
+	links[0] = bpf_program__attach(self->skel->progs.tracer0);
+	ASSERT_NE(NULL, links[0]) TH_LOG("attach: %s", strerror(errno));
+	links[1] = bpf_program__attach(self->skel->progs.tracer1);
+	EXPECT_EQ(NULL, links[1]);
+	EXPECT_EQ(ELOOP, errno);
+	bpf_link__destroy(links[0]);
+	bpf_link__destroy(links[1]);
+}
+
+/* All at once, as a skeleton's attach function does it */
+TEST_F(rfc, all_attach_at_once)
+{
+	__u32 value = 0;
+
+	bpf_program__set_autoattach(self->skel->progs.updates_traced_map, false);
+	bpf_program__set_autoattach(self->skel->progs.tracer1, false);
+	bpf_link__destroy(self->kprobe);
+	self->kprobe = NULL;
+	ASSERT_EQ(0, rfc_bpf__attach(self->skel));
+	ASSERT_EQ(0, trigger(self->skel, false));
+	ASSERT_EQ(0, trigger(self->skel, true));
+	EXPECT_EQ(0, lookup(self->skel->maps.tracer_map, RFC_KEY, &value));
+	EXPECT_EQ(collatz(RFC_VALUE), value);
+	EXPECT_EQ(0, lookup(self->skel->maps.tracer_map, collatz(RFC_KEY), &value));
+	EXPECT_EQ(getpid(), value);
+}
+
+static int traced_bytes(struct rfc_bpf *skel)
+{
+	int err = run_program(skel->progs.read_traced_bytes, NULL, 0);
+
+	return err ? err : skel->bss->update_byte | skel->bss->delete_byte << 1;
+}
+
+/*
+ * Contract 11 and defect 10 of the RFC: after the last detach operations are done as
+ * they were before the first attach. What they test says so.
+ */
+TEST_F(rfc, defect_10_no_operation_pays_after_the_last_detach)
+{
+	int update[2], delete;
+
+	EXPECT_EQ(0, traced_bytes(self->skel));
+	update[0] = attach_to(self->skel->progs.on_update, self->skel->maps.traced_map);
+	ASSERT_LE(0, update[0]);
+	EXPECT_EQ(1, traced_bytes(self->skel));
+	update[1] = attach_to(self->skel->progs.on_update_typed, self->skel->maps.traced_map);
+	ASSERT_LE(0, update[1]);
+	delete = attach_to(self->skel->progs.on_delete, self->skel->maps.traced_map);
+	ASSERT_LE(0, delete);
+	EXPECT_EQ(3, traced_bytes(self->skel));
+
+	ASSERT_EQ(0, map_trace_detach(update[0]));
+	EXPECT_EQ(3, traced_bytes(self->skel));
+	ASSERT_EQ(0, map_trace_detach(update[1]));
+	EXPECT_EQ(2, traced_bytes(self->skel));
+	ASSERT_EQ(0, map_trace_detach(delete));
+	EXPECT_EQ(0, traced_bytes(self->skel));
+
+	close(update[0]);
+	close(update[1]);
+	/* And again from there */
+	update[0] = attach_to(self->skel->progs.on_update, self->skel->maps.traced_map);
+	ASSERT_LE(0, update[0]);
+	EXPECT_EQ(1, traced_bytes(self->skel));
+	close(update[0]);
+	close(delete);
+}
+
+/* An attach that is refused leaves no byte set. */
+TEST_F(rfc, refused_attach_costs_nothing)
+{
+	EXPECT_EQ(-ELOOP, attach_to(self->skel->progs.updates_traced_map,
+				    self->skel->maps.traced_map));
+	EXPECT_EQ(0, traced_bytes(self->skel));
+	EXPECT_EQ(-EINVAL, map_trace_attach(bpf_program__fd(self->skel->progs.on_update),
+					    bpf_map__fd(self->skel->maps.traced_map), DELETE, 0));
+	EXPECT_EQ(0, traced_bytes(self->skel));
+}
+
+TEST_HARNESS_MAIN

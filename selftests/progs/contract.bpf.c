@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Tracers that take their time, and one that is interrupted by its own operation */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "contract.h"
+
+char _license[] SEC("license") = "GPL";
+
+#define CLOCK_MONOTONIC 1
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u64);
+} source SEC(".maps");
+
+struct timer_value {
+	struct bpf_timer timer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct timer_value);
+} timers SEC(".maps");
+
+/* How long the tracers stay */
+__u64 spin_ns;
+
+__u32 entered;
+__u64 left_ns;
+
+/* What the timer did while a tracer ran, and what the tracers saw of it */
+__u32 in_tracer;
+__u32 interrupted;
+__u32 interruptions;
+__u32 interrupt_failures;
+__u32 traced_interruptions;
+
+__s64 timer_ret;
+__s64 update_ret;
+
+static int is_over(__u32 i, __u64 *deadline)
+{
+	return *(volatile __u32 *)&interrupted || bpf_ktime_get_ns() >= *deadline;
+}
+
+/* Bounded, as preemption is off */
+SEC("map_trace/source/UPDATE_ELEM")
+int spins(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	__u64 deadline = bpf_ktime_get_ns() + spin_ns;
+
+	if (*(__u32 *)ctx->key == KEY_OF_INTERRUPT) {
+		if (in_tracer)
+			traced_interruptions++;
+		return 0;
+	}
+	*(volatile __u32 *)&entered = 1;
+	*(volatile __u32 *)&in_tracer = 1;
+	bpf_loop(1 << 23, is_over, &deadline, 0);
+	*(volatile __u32 *)&in_tracer = 0;
+	left_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+static int update_in_interrupt(void *map, __u32 *key, struct timer_value *value)
+{
+	__u32 interrupt = KEY_OF_INTERRUPT;
+	__u64 number = 1;
+	bool inside = in_tracer;
+
+	if (bpf_map_update_elem(&source, &interrupt, &number, 0))
+		interrupt_failures++;
+	else if (inside)
+		interruptions++;
+	*(volatile __u32 *)&interrupted = 1;
+	return 0;
+}
+
+/* Let the timer come in while the update's tracer runs */
+SEC("syscall")
+int update_and_be_interrupted(void *ctx)
+{
+	struct timer_value *value;
+	__u64 number = 1;
+	__u32 key = 0;
+
+	value = bpf_map_lookup_elem(&timers, &key);
+	if (!value)
+		return 0;
+	/* Only the first time */
+	bpf_timer_init(&value->timer, &timers, CLOCK_MONOTONIC);
+	timer_ret = bpf_timer_set_callback(&value->timer, update_in_interrupt);
+	if (timer_ret)
+		return 0;
+	interrupted = 0;
+	timer_ret = bpf_timer_start(&value->timer, TIMER_NS, BPF_F_TIMER_CPU_PIN);
+	if (timer_ret)
+		return 0;
+	update_ret = bpf_map_update_elem(&source, &key, &number, 0);
+	return 0;
+}
+
+SEC("raw_tp")
+int update(void *ctx)
+{
+	__u64 number = 1;
+	__u32 key = 0;
+
+	update_ret = bpf_map_update_elem(&source, &key, &number, 0);
+	return 0;
+}
+
+SEC("map_trace/source/UPDATE_ELEM")
+int counts(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	__sync_fetch_and_add(&traced_interruptions, 1);
+	return 0;
+}
+
+SEC("map_trace/source/UPDATE_ELEM")
+int reads_past_value(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	return *((volatile __u8 *)ctx->value + 8) == 1;
+}
+
+/* A cycle where it traces the source */
+SEC("map_trace/source/UPDATE_ELEM")
+int updates_source(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	return bpf_map_update_elem(&source, ctx->key, ctx->value, 0) ? 1 : 0;
+}

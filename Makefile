@@ -10,9 +10,10 @@ CONFIG ?=
 KDIR ?=
 DESTDIR ?=
 TESTS ?=
+MUTANTS ?=
 CMD ?=
 V ?= 0
-export KSRC TOOLCHAIN ACCEL TESTS V
+export KSRC TOOLCHAIN ACCEL TESTS MUTANTS V
 
 # Where a target has a kernel of its own, CONFIG= overrides.
 config = $(or $(CONFIG),$(1))
@@ -31,6 +32,9 @@ demo:
 
 test:
 	@CONFIG=$(call config,debug) scripts/run-tests.sh
+
+test-mutants:
+	@CONFIG=$(call config,debug) scripts/test-mutants.sh
 
 selftests:
 	@scripts/guest-files.sh $(call config,debug) selftests > /dev/null
@@ -59,6 +63,8 @@ Targets
   make                   the patched kernel and the module
   make demo              boot it and follow the processes of the guest in two maps
   make test              boot the debug kernel and run the tests (TESTS="update delete": some)
+  make test-mutants      break one point after the other and see the tests fail
+                         (long; MUTANTS="attach-does-not-wait": some)
   make vm                a shell in the guest; CMD='...' runs one command there
   make check             formatting, lints, the patch series
   make module            the module alone; KDIR=... against any prepared tree
@@ -83,5 +89,5 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test selftests vm check series-open series-save \
+.PHONY: all module modules_install demo test test-mutants selftests vm check series-open series-save \
 	clean distclean help

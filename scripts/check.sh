@@ -79,6 +79,11 @@ if [[ ${#patches[@]} -gt 0 ]]; then
 	fi
 fi
 
+# --- what breaks the code on purpose still fits it
+if [[ ${#patches[@]} -gt 0 ]]; then
+	check "mutants: each applies" "$SCRIPTS/test-mutants.sh" apply
+fi
+
 # --- clippy, with the lints of the kernel
 clippy() {
 	local kernel

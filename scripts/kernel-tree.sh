@@ -7,7 +7,7 @@
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-KEEP_TREES=4
+KEEP_TREES=${KEEP_TREES:-4}
 
 source=$("$SCRIPTS/kernel-source.sh")
 patches=()

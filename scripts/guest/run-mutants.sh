@@ -1,0 +1,44 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# guest/run-mutants.sh OUTPUT LIST: runs in the guest one test with each module
+# of LIST, lines of "NAME BINARY TEST MODULE". Prints what they print, with
+# "begin" and "end" lines between. Stops after one that leaves a kernel behind
+# in which the next one would not be fair: with a taint, or with the module in
+# use.
+
+set -uo pipefail
+
+output=$1
+list=$2
+
+# B: page state, D: oops, L: soft lockup, M: machine check, W: warning.
+tainted() {
+	local tainted
+	tainted=$(cat /proc/sys/kernel/tainted)
+	((tainted & (1 << 4 | 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14)))
+}
+
+# Maps are freed some time after their last fd is closed.
+unload() {
+	local try
+	for ((try = 0; try < 60; try++)); do
+		[[ -e /sys/module/map_trace ]] || return 0
+		rmmod map_trace 2> /dev/null || sleep 0.5
+	done
+	[[ ! -e /sys/module/map_trace ]]
+}
+
+while read -r name binary test module; do
+	state=clean
+	echo "# begin $name"
+	echo "map_trace: begin mutant $name" > /dev/kmsg
+	unload || state=used
+	[[ $state != clean ]] || insmod "$module" || state=unloadable
+	[[ $state != clean ]] ||
+		(cd "$output" && MAP_TRACE_KO=$module timeout --kill-after=10 600 \
+			"./${binary}_test" -t "$test" 2>&1 < /dev/null)
+	unload || state=used
+	! tainted || state=tainted
+	echo "# end $name $state"
+	[[ $state == clean ]] || exit 0
+done < "$list"

@@ -5,7 +5,6 @@
 #include "progs/operation.h"
 #include "basic.skel.h"
 
-#define JIT_ENABLE "/proc/sys/net/core/bpf_jit_enable"
 #define JIT_HARDEN "/proc/sys/net/core/bpf_jit_harden"
 
 FIXTURE(origins) {
@@ -222,15 +221,6 @@ FIXTURE_SETUP(origins_sysctl)
 FIXTURE_TEARDOWN(origins_sysctl)
 {
 	write_proc(variant->path, self->old, NULL, 0);
-}
-
-static bool is_jited(const struct bpf_program *prog)
-{
-	struct bpf_prog_info info = {};
-	__u32 len = sizeof(info);
-
-	bpf_prog_get_info_by_fd(bpf_program__fd(prog), &info, &len);
-	return info.jited_prog_len;
 }
 
 TEST_F(origins_sysctl, update_and_delete_are_traced)

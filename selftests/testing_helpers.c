@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/filter.h>
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
@@ -83,11 +85,35 @@ int map_trace_module_unload_retry(unsigned int ms)
 	return err;
 }
 
+int map_trace_module_references(void)
+{
+	FILE *file = fopen("/sys/module/map_trace/refcnt", "r");
+	int references;
+
+	if (!file)
+		return -errno;
+	if (fscanf(file, "%d", &references) != 1)
+		references = -EIO;
+	fclose(file);
+	return references;
+}
+
 int map_trace_setup(void)
 {
 	int err = map_trace_module_load();
 
 	return err ? err : map_trace_register();
+}
+
+/*
+ * Each test is a process of its own. The kernel's types take a while to parse, and what
+ * is asked for here need not be in each of them.
+ */
+static void __attribute__((constructor)) parse_types_of_kernel(void)
+{
+	map_trace_attach_type();
+	map_trace_type_update();
+	map_trace_type_delete();
 }
 
 int pin_to_cpu(int cpu)
@@ -138,6 +164,15 @@ int run_program(const struct bpf_program *prog, void *context, size_t size)
 	return opts.retval;
 }
 
+bool is_jited(const struct bpf_program *prog)
+{
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	bpf_prog_get_info_by_fd(bpf_program__fd(prog), &info, &len);
+	return info.jited_prog_len;
+}
+
 int load_one_program(struct bpf_object *obj, const char *name, char *log, size_t log_size)
 {
 	struct bpf_program *prog, *wanted = NULL;
@@ -172,4 +207,54 @@ int attach_to(const struct bpf_program *prog, const struct bpf_map *map)
 
 	return map_trace_attach(bpf_program__fd(prog), bpf_map__fd(map),
 				delete ? map_trace_type_delete() : map_trace_type_update(), 0);
+}
+
+int load_empty_tracer(__u32 trace_type)
+{
+	static const struct bpf_insn insns[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	bool delete = trace_type == (__u32)map_trace_type_delete();
+	LIBBPF_OPTS(bpf_prog_load_opts, opts);
+	int fd;
+
+	opts.expected_attach_type = map_trace_attach_type();
+	opts.attach_btf_id = map_trace_target_id(delete ? "bpf_map_trace__delete_elem" :
+						 "bpf_map_trace__update_elem");
+	fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "empty_tracer", "GPL", insns,
+			   sizeof(insns) / sizeof(*insns), &opts);
+	return fd < 0 ? -errno : fd;
+}
+
+int count_links(int prog_fd)
+{
+	struct bpf_prog_info prog = {};
+	__u32 len = sizeof(prog);
+	int count = 0;
+	__u32 id = 0;
+
+	if (bpf_prog_get_info_by_fd(prog_fd, &prog, &len))
+		return -errno;
+	while (!bpf_link_get_next_id(id, &id)) {
+		struct bpf_link_info link = {};
+		int fd = bpf_link_get_fd_by_id(id);
+
+		/* It went away meanwhile. */
+		if (fd < 0)
+			continue;
+		len = sizeof(link);
+		if (!bpf_link_get_info_by_fd(fd, &link, &len) && link.prog_id == prog.id)
+			count++;
+		close(fd);
+	}
+	return count;
+}
+
+long long run_count(int prog_fd)
+{
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_prog_get_info_by_fd(prog_fd, &info, &len) ? -errno : (long long)info.run_cnt;
 }

@@ -17,6 +17,8 @@
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT 120
 
+#define JIT_ENABLE "/proc/sys/net/core/bpf_jit_enable"
+
 #define NSEC_PER_MSEC 1000000ULL
 #define NSEC_PER_SEC 1000000000ULL
 
@@ -37,6 +39,9 @@ int map_trace_module_unload(void);
 /* Try until it works: maps are freed some time after their last fd is closed. */
 int map_trace_module_unload_retry(unsigned int ms);
 
+/* What holds it: links, maps that were traced. A negative errno if it is not there */
+int map_trace_module_references(void);
+
 /* Insert the module and register the section handler: for FIXTURE_SETUP() */
 int map_trace_setup(void);
 
@@ -49,11 +54,22 @@ int write_proc(const char *path, const char *content, char *old, size_t old_size
 /* Run a SEC("syscall") or SEC("raw_tp") program once. Its return value, or an errno */
 int run_program(const struct bpf_program *prog, void *context, size_t size);
 
+bool is_jited(const struct bpf_program *prog);
+
 /* Load only @name of @obj. 0 or a negative errno; @log gets the verifier's log. */
 int load_one_program(struct bpf_object *obj, const char *name, char *log, size_t log_size);
 
 /* Attach with UPDATE or DELETE, after the program's section, to a map of its object */
 int attach_to(const struct bpf_program *prog, const struct bpf_map *map);
+
+/* A tracer that does nothing, with any map. Its fd, or a negative errno */
+int load_empty_tracer(__u32 trace_type);
+
+/* How many links there are of a program, whoever has them. Or a negative errno */
+int count_links(int prog_fd);
+
+/* How often a program has run, while statistics were enabled. Or a negative errno */
+long long run_count(int prog_fd);
 
 #define ASSERT_LOG_HAS(log, text) do {						\
 	if (!strstr((log), (text)))						\

@@ -66,6 +66,7 @@ static int note_update(struct bpf_map_trace_ctx__update_elem *ctx, __u32 tracer)
 	event->flags = ctx->flags;
 	event->tracer = tracer;
 	event->cpu = ctx->cpu;
+	event->ran_on = bpf_get_smp_processor_id();
 	event->map_id = ctx->map->id;
 	event->cookie = bpf_get_attach_cookie(ctx);
 	return 0;
@@ -95,6 +96,22 @@ int could_not_follow(struct bpf_map_trace_ctx__update_elem *ctx)
 	return 1;
 }
 
+__s64 recursive_ret = 1;
+
+/* Leads to itself, through a map that is not known when it is loaded */
+SEC("map_trace/inner/UPDATE_ELEM")
+int updates_inner(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	__u32 zero = 0, key = 7;
+	__u64 value = 7;
+	void *map = bpf_map_lookup_elem(&outer, &zero);
+
+	if (!map)
+		return 1;
+	recursive_ret = bpf_map_update_elem(map, &key, &value, BPF_ANY);
+	return note_update(ctx, 4);
+}
+
 SEC("map_trace/source/DELETE_ELEM")
 int trace_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
 {
@@ -106,6 +123,7 @@ int trace_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
 	event->key = *(__u32 *)ctx->key;
 	event->tracer = 3;
 	event->cpu = ctx->cpu;
+	event->ran_on = bpf_get_smp_processor_id();
 	event->map_id = ctx->map->id;
 	event->cookie = bpf_get_attach_cookie(ctx);
 	return 0;

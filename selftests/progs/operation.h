@@ -23,9 +23,9 @@ struct event {
 	__u64 value;
 	__u64 flags;
 	__u32 tracer;
-	__u32 cpu;
+	__u32 cpu;	/* what its context said */
+	__u32 ran_on;	/* the one it was on */
 	__u32 map_id;
-	__u32 padding;
 	__u64 cookie;
 };
 

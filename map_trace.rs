@@ -76,10 +76,12 @@ impl PinnedDrop for MapTrace {
 impl MapTracing for MapTrace {
     type LinkData = link::Attachment;
 
+    #[inline(always)]
     fn update_elem(update: Update<'_>, caller: Caller<'_>) -> c_long {
         helpers::trampoline(update, caller)
     }
 
+    #[inline(always)]
     fn delete_elem(delete: Delete<'_>, caller: Caller<'_>) -> c_long {
         helpers::trampoline(delete, caller)
     }

@@ -97,7 +97,7 @@ impl<'a> Nesting<'a> {
         // only where it is no other context: breakpoints count as NMI, too.
         unsafe {
             // INVARIANT: It was less than the limit.
-            (&raw mut (*self.this).depth).write_volatile(depth as u32 + 1);
+            (&raw mut (*self.this).depth).write_volatile((depth as u32).wrapping_add(1));
             entry(self.this, depth).write_volatile(id);
         }
         Some(Running {

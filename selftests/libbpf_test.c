@@ -420,6 +420,9 @@ TEST(probe_tells_whether_maps_can_be_traced)
 
 /* bpftool */
 
+/* It loads programs of its own, to find who holds what. */
+#define BPFTOOL_TIMEOUT 400
+
 FIXTURE(bpftool) {
 	struct libbpf_bpf *skel;
 	struct bpf_map_info map;
@@ -505,7 +508,7 @@ static int bpftool(char *output, size_t size, const char *format, ...)
 		TH_LOG("\"%s\" is not in:\n%s", _text, self->output);		\
 } while (0)
 
-TEST_F(bpftool, link_show_names_map_operation_and_counts)
+TEST_F_TIMEOUT(bpftool, link_show_names_map_operation_and_counts, BPFTOOL_TIMEOUT)
 {
 	BPFTOOL("link show id %u", self->link.id);
 	EXPECT_OUTPUT("%u: map_trace  prog %u", self->link.id, self->prog.id);
@@ -519,7 +522,7 @@ TEST_F(bpftool, link_show_names_map_operation_and_counts)
 	EXPECT_OUTPUT("\"trace_type\":\"DELETE_ELEM\",\"cookie\":0");
 }
 
-TEST_F(bpftool, link_show_tells_a_detached_link)
+TEST_F_TIMEOUT(bpftool, link_show_tells_a_detached_link, BPFTOOL_TIMEOUT)
 {
 	ASSERT_EQ(0, bpf_link__detach(self->tracer));
 	BPFTOOL("link show id %u", self->link.id);
@@ -533,7 +536,7 @@ TEST_F(bpftool, link_show_tells_a_detached_link)
 	EXPECT_OUTPUT("\"trace_type\":\"DELETE_ELEM\"");
 }
 
-TEST_F(bpftool, map_show_names_its_tracers)
+TEST_F_TIMEOUT(bpftool, map_show_names_its_tracers, BPFTOOL_TIMEOUT)
 {
 	BPFTOOL("map show id %u", self->map.id);
 	EXPECT_OUTPUT("tracer trace_type UPDATE_ELEM  prog_id %u  link_id %u",
@@ -544,7 +547,7 @@ TEST_F(bpftool, map_show_names_its_tracers)
 		      "{\"trace_type\":\"DELETE_ELEM\"", self->prog.id, self->link.id);
 }
 
-TEST_F(bpftool, prog_show_names_what_it_traces)
+TEST_F_TIMEOUT(bpftool, prog_show_names_what_it_traces, BPFTOOL_TIMEOUT)
 {
 	BPFTOOL("prog show id %u", self->prog.id);
 	EXPECT_OUTPUT("trace_type UPDATE_ELEM");

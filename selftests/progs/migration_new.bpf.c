@@ -51,7 +51,7 @@ int BPF_PROG(after_openat, const struct pt_regs *regs, long fd)
 }
 
 SEC("fmod_ret/__x64_sys_close")
-int BPF_PROG(before_close, const struct pt_regs *regs)
+long BPF_PROG(before_close, const struct pt_regs *regs)
 {
 	struct file_new key = { .pid = pid, .fd = regs->di };
 
@@ -61,7 +61,7 @@ int BPF_PROG(before_close, const struct pt_regs *regs)
 }
 
 SEC("fmod_ret/__x64_sys_write")
-int BPF_PROG(may_write, const struct pt_regs *regs)
+long BPF_PROG(may_write, const struct pt_regs *regs)
 {
 	struct file_new key = { .pid = pid, .fd = regs->di };
 

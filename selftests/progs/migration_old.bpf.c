@@ -42,9 +42,9 @@ int BPF_PROG(after_openat, const struct pt_regs *regs, long fd)
 	return 0;
 }
 
-/* Before the number is free for the next open */
+/* Before the number is free for the next open. The result of the call is a long. */
 SEC("fmod_ret/__x64_sys_close")
-int BPF_PROG(before_close, const struct pt_regs *regs)
+long BPF_PROG(before_close, const struct pt_regs *regs)
 {
 	struct file_old key = { .pid = pid, .fd = regs->di };
 
@@ -54,7 +54,7 @@ int BPF_PROG(before_close, const struct pt_regs *regs)
 }
 
 SEC("fmod_ret/__x64_sys_write")
-int BPF_PROG(may_write, const struct pt_regs *regs)
+long BPF_PROG(may_write, const struct pt_regs *regs)
 {
 	struct file_old key = { .pid = pid, .fd = regs->di };
 

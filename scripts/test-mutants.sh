@@ -4,7 +4,8 @@
 # selftests/mutants/*.patch say, and requires that the test which each of them
 # names fails. MUTANTS= names those to try, without it all. Works in a copy of
 # the clone below build/. The last line is "N passed, N failed, N skipped".
-# test-mutants.sh apply: only looks whether each of them still applies.
+# test-mutants.sh apply: only looks whether each of them still applies, and
+# whether its test is there.
 #
 # A mutant begins with
 #	Breaks: what it breaks
@@ -70,7 +71,9 @@ if [[ ${1:-} == apply ]]; then
 	for mutant in "${mutants[@]}"; do
 		target=$MAP_TRACE_ROOT
 		[[ $(header "$mutant" Where) != kernel ]] || target=$tree
-		if [[ -n $(header "$mutant" Breaks) && -n $(header "$mutant" Test) ]] &&
+		read -r binary test < <(header "$mutant" Test) || test=''
+		if [[ -n $(header "$mutant" Breaks) && -n $test ]] &&
+			grep -qw "${test##*.}" "$MAP_TRACE_ROOT/selftests/${binary}_test.c" &&
 			apply_in "$target" --check "$mutant"; then
 			result "$(basename "$mutant" .patch)" ok "applies"
 		else

@@ -93,18 +93,42 @@ FIXTURE_VARIANT(matrix) {
 
 MAP_TYPES(ADD_VARIANT)
 
+static __u32 max_entries(const struct map_type *type)
+{
+	return type->traits & EVICTS ? LRU_ENTRIES : MATRIX_KEYS;
+}
+
+static __u32 map_flags(const struct map_type *type)
+{
+	return type->traits & NO_PREALLOC ? BPF_F_NO_PREALLOC : 0;
+}
+
+static __u32 key_size(const struct map_type *type)
+{
+	return type->traits & PREFIXES ? sizeof(struct matrix_key) : sizeof(__u32);
+}
+
 static int set_type(struct bpf_map *map, const struct map_type *type)
 {
 	int err = bpf_map__set_type(map, type->type);
 
 	if (!err)
-		err = bpf_map__set_max_entries(map, type->traits & EVICTS ? LRU_ENTRIES :
-					       MATRIX_KEYS);
-	if (!err && (type->traits & NO_PREALLOC))
-		err = bpf_map__set_map_flags(map, BPF_F_NO_PREALLOC);
-	if (!err && (type->traits & PREFIXES))
-		err = bpf_map__set_key_size(map, sizeof(struct matrix_key));
+		err = bpf_map__set_max_entries(map, max_entries(type));
+	if (!err)
+		err = bpf_map__set_map_flags(map, map_flags(type));
+	if (!err)
+		err = bpf_map__set_key_size(map, key_size(type));
 	return err;
+}
+
+/* libbpf changes nothing about an inner map: give the outer one another for its shape. */
+static int set_inner_type(struct bpf_map *outer, const struct map_type *type)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = map_flags(type));
+	int fd = bpf_map_create(type->type, "inner", key_size(type), sizeof(struct matrix_value),
+				max_entries(type), &opts);
+
+	return fd < 0 ? -errno : bpf_map__set_inner_map_fd(outer, fd);
 }
 
 /* All maps, and all programs that this type can have */
@@ -117,15 +141,15 @@ static int prepare(struct matrix_bpf *skel, const struct map_type *type)
 	if (!err)
 		err = set_type(skel->maps.other, type);
 	if (!err)
-		err = set_type(bpf_map__inner_map(skel->maps.outer), type);
+		err = set_inner_type(skel->maps.outer, type);
 	if (!err && locks)
 		err = set_type(skel->maps.locked_source, type);
 	else if (!err)
 		err = bpf_map__set_autocreate(skel->maps.locked_source, false);
 	if (!err && percpu)
 		err = bpf_map__set_type(skel->maps.mirror, BPF_MAP_TYPE_PERCPU_HASH);
-	if (!err && (type->traits & PREFIXES))
-		err = bpf_map__set_key_size(skel->maps.mirror, sizeof(struct matrix_key));
+	if (!err)
+		err = bpf_map__set_key_size(skel->maps.mirror, key_size(type));
 
 	bpf_program__set_autoload(skel->progs.mirror_update, !percpu);
 	bpf_program__set_autoload(skel->progs.mirror_update_percpu, percpu);
@@ -265,11 +289,6 @@ static struct matrix_key key_of(const cell_t *self, __u32 number)
 	if (has(self, PREFIXES))
 		key = (struct matrix_key){{ 32, number }};
 	return key;
-}
-
-static __u32 key_size(const cell_t *self)
-{
-	return has(self, PREFIXES) ? sizeof(struct matrix_key) : sizeof(__u32);
 }
 
 static struct matrix_value value_of(__u32 number)
@@ -633,17 +652,16 @@ static int create_locked_map(cell_t *self)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts);
 	struct btf *btf = bpf_object__btf(self->skel->obj);
-	__u32 flags = has(self, NO_PREALLOC) ? BPF_F_NO_PREALLOC : 0;
 	int fd;
 
-	opts.map_flags = flags;
+	opts.map_flags = map_flags(self->type);
 	opts.btf_fd = bpf_object__btf_fd(self->skel->obj);
 	opts.btf_key_type_id = btf__find_by_name_kind(btf, "unsigned int", BTF_KIND_INT);
 	opts.btf_value_type_id = btf__find_by_name_kind(btf, "locked_value", BTF_KIND_STRUCT);
 	if (has(self, PREFIXES))
 		opts.btf_key_type_id = btf__find_by_name_kind(btf, "matrix_key",
 							      BTF_KIND_STRUCT);
-	fd = bpf_map_create(self->type->type, "locked", key_size(self),
+	fd = bpf_map_create(self->type->type, "locked", key_size(self->type),
 			    sizeof(struct matrix_value), MATRIX_KEYS, &opts);
 	return fd < 0 ? -errno : fd;
 }
@@ -689,8 +707,8 @@ static void batch_add(cell_t *self, __u32 key, __u32 number)
 {
 	struct matrix_key map_key = key_of(self, key);
 
-	memcpy(batch.keys + batch.key_len, &map_key, key_size(self));
-	batch.key_len += key_size(self);
+	memcpy(batch.keys + batch.key_len, &map_key, key_size(self->type));
+	batch.key_len += key_size(self->type);
 	batch.value_len += fill_value(self, batch.values + batch.value_len, number);
 	batch.count++;
 }

@@ -10,7 +10,7 @@
 /* Maps are freed after grace periods, by a work item. */
 #define FREED_AFTER_MS 60000
 
-#define STRUCT_OPS_VALUE "bpf_struct_ops_tcp_congestion_ops"
+#define STRUCT_OPS_VALUE "bpf_struct_ops_bpf_dummy_ops"
 
 /* What a type asks for when it is created, beyond its sizes */
 enum needs {
@@ -160,6 +160,11 @@ static int create(FIXTURE_DATA(types) *self, const struct map_type *map)
 		if (id < 0)
 			return id;
 		opts.btf_vmlinux_value_type_id = id;
+		/* Any will do, but there has to be one. */
+		id = load_integer(&self->btf);
+		if (id < 0)
+			return id;
+		opts.btf_fd = btf__fd(self->btf);
 		break;
 	}
 	fd = bpf_map_create(map->type, "untraceable", map->key_size, value_size,

@@ -61,9 +61,13 @@ __u64 wrong_contexts;
 
 static __always_inline void note_update(struct bpf_map_trace_ctx__update_elem *ctx)
 {
+	__u64 cpu = ctx->cpu;
+
 	__sync_fetch_and_add(&updates, 1);
-	if (ctx->cpu < MATRIX_CPUS)
-		__sync_fetch_and_add(&updates_of_cpu[ctx->cpu], 1);
+	/* Read once: the verifier does not know that it stays the same. */
+	barrier_var(cpu);
+	if (cpu < MATRIX_CPUS)
+		__sync_fetch_and_add(&updates_of_cpu[cpu], 1);
 	if (ctx->flags != expected_flags || ctx->map->id != expected_map)
 		__sync_fetch_and_add(&wrong_contexts, 1);
 }

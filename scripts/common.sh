@@ -4,8 +4,28 @@
 
 set -euo pipefail
 
+say() {
+	printf '%s\n' "$*" >&2
+}
+
+die() {
+	printf 'error: %s\n' "$1" >&2
+	shift
+	[[ $# -eq 0 ]] || printf '       %s\n' "$@" >&2
+	exit 1
+}
+
+# plain_path NAME PATH: kbuild stops at a space or a colon in a path, and make,
+# QEMU and the shells on the way at other characters.
+plain_path() {
+	[[ $2 =~ ^[[:alnum:]/._+@~-]*$ ]] || die "$1 $2: this path cannot be built in" \
+		"take one of letters, digits and / . _ + @ ~ - only"
+}
+
 MAP_TRACE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 MAP_TRACE_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/map_trace
+plain_path "the clone" "$MAP_TRACE_ROOT"
+plain_path "the cache" "$MAP_TRACE_CACHE"
 mkdir -p "$MAP_TRACE_CACHE"
 MAP_TRACE_CACHE=$(cd "$MAP_TRACE_CACHE" && pwd -P)
 # shellcheck disable=SC2034 # for the scripts that source this
@@ -21,17 +41,6 @@ source "$MAP_TRACE_ROOT/scripts/versions.sh"
 # The make that may have started us has its own job server and flags, which
 # are no business of the builds below.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES GNUMAKEFLAGS
-
-say() {
-	printf '%s\n' "$*" >&2
-}
-
-die() {
-	printf 'error: %s\n' "$1" >&2
-	shift
-	[[ $# -eq 0 ]] || printf '       %s\n' "$@" >&2
-	exit 1
-}
 
 # The first 12 digits of the hash of standard input.
 hash_stdin() {

@@ -10,6 +10,7 @@ KSRC=${KSRC:-}
 if [[ -n $KSRC ]]; then
 	[[ -e $KSRC ]] || die "KSRC=$KSRC: no such file or directory"
 	KSRC=$(realpath "$KSRC")
+	plain_path KSRC "$KSRC"
 fi
 
 # What a tree of the user holds now: name, size and time of each file. Build

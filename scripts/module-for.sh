@@ -13,6 +13,7 @@ prefix=${3:-}
 if [[ -n $kdir ]]; then
 	[[ -d $kdir ]] || die "KDIR=$kdir: no such directory"
 	kdir=$(realpath "$kdir")
+	plain_path KDIR "$kdir"
 	output=$BUILD/module-$(hash_stdin <<< "$kdir")
 else
 	use_kernel patched "$config"
@@ -25,5 +26,6 @@ if [[ -z $prefix ]]; then
 else
 	[[ -d $prefix && -w $prefix ]] || die "$prefix: cannot write there" \
 		"run this as root, or give another directory: INSTALL_MOD_PATH=..."
+	plain_path INSTALL_MOD_PATH "$(realpath "$prefix")"
 	"$SCRIPTS/modules-install.sh" "$kdir" "$output" "$prefix" >&2
 fi

@@ -55,7 +55,7 @@ series-save:
 clean:
 	rm -rf build
 
-distclean: clean
+distclean:
 	@scripts/distclean.sh
 
 define HELP

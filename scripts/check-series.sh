@@ -15,7 +15,6 @@ tree=$MAP_TRACE_CACHE/series/$(basename "$source")
 suffix=$("$SCRIPTS/llvm-suffix.sh")
 fragments=("$MAP_TRACE_ROOT/configs/base.config" "$MAP_TRACE_ROOT/configs/release.config")
 
-mkdir -p "$LOGS"
 lock "$tree.lock"
 fail=0
 

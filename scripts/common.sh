@@ -30,8 +30,8 @@ mkdir -p "$MAP_TRACE_CACHE"
 MAP_TRACE_CACHE=$(cd "$MAP_TRACE_CACHE" && pwd -P)
 # shellcheck disable=SC2034 # for the scripts that source this
 BUILD=$MAP_TRACE_ROOT/build
-# shellcheck disable=SC2034
 LOGS=$BUILD/logs
+mkdir -p "$LOGS"
 # shellcheck disable=SC2034
 SCRIPTS=$MAP_TRACE_ROOT/scripts
 export MAP_TRACE_ROOT MAP_TRACE_CACHE
@@ -91,7 +91,6 @@ heartbeat() {
 run_logged() {
 	local what=$1 log=$2 start=$SECONDS status=0 beat
 	shift 2
-	mkdir -p "$(dirname "$log")"
 	say "$what (log: $log)"
 	if [[ ${V:-0} == 1 ]]; then
 		"$@" > >(tee "$log" >&2) 2>&1 || status=$?

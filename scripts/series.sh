@@ -57,7 +57,6 @@ save)
 		die "linux/ is in the middle of a rebase or of git am" "finish that first"
 	in_tree diff --quiet HEAD -- ||
 		die "linux/ has changes that are not committed" "commit or drop them first"
-	mkdir -p "$BUILD"
 	new=$(mktemp -d "$BUILD/series.XXXXXX")
 	on_exit 'rm -rf "$new"'
 	# Nothing of the time, the tree or the version of git: the same commits

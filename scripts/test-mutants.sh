@@ -83,7 +83,6 @@ if [[ ${1:-} == apply ]]; then
 	finish
 fi
 
-mkdir -p "$BUILD" "$LOGS"
 copy=$(mktemp -d "$BUILD/mutants.XXXXXX")
 on_exit 'rm -rf "$copy"'
 cd "$MAP_TRACE_ROOT" || exit

@@ -34,11 +34,39 @@ arguments=(
 	--dir /opt --dir /srv --dir /mnt --dir /root --dir /home --dir /run
 	--tmpfs /tmp --dev-bind /dev /dev --proc /proc --ro-bind /sys /sys
 )
-[[ ! -e /etc/resolv.conf ]] || arguments+=(--ro-bind "$(realpath /etc/resolv.conf)" /etc/resolv.conf)
 
-IFS=: read -ra extra <<< "${MAP_TRACE_BIND:-}"
-for path in "$MAP_TRACE_CACHE" "$MAP_TRACE_ROOT" "${extra[@]}"; do
-	[[ -z $path ]] || arguments+=(--bind "$path" "$path")
+IFS=: read -ra paths <<< "$MAP_TRACE_CACHE:$MAP_TRACE_ROOT${MAP_TRACE_BIND:+:$MAP_TRACE_BIND}"
+
+# Prints the directories of the toolchain in which a path needs a mount point.
+closed() {
+	local path
+	for path in "${paths[@]}"; do
+		case $path in
+		/usr/* | /etc/* | /var/*)
+			while [[ ! -e $root$path ]]; do
+				path=${path%/*}
+				[[ ! -d $root$path ]] || echo "$path"
+			done
+			;;
+		esac
+	done | sort -u
+}
+
+# A directory of the same entries, in which bwrap can make one.
+shopt -s nullglob
+while IFS= read -r directory; do
+	arguments+=(--tmpfs "$directory")
+	for entry in "$root$directory"/*; do
+		if [[ -L $entry ]]; then
+			arguments+=(--symlink "$(readlink "$entry")" "${entry#"$root"}")
+		else
+			arguments+=(--ro-bind "$entry" "${entry#"$root"}")
+		fi
+	done
+done < <(closed)
+[[ ! -e /etc/resolv.conf ]] || arguments+=(--ro-bind "$(realpath /etc/resolv.conf)" /etc/resolv.conf)
+for path in "${paths[@]}"; do
+	arguments+=(--bind "$path" "$path")
 done
 # A guest whose root this is.
 [[ -z ${MAP_TRACE_GUEST_RC:-} ]] || arguments+=(

@@ -13,16 +13,16 @@ if [[ -n $KSRC ]]; then
 	plain_path KSRC "$KSRC"
 fi
 
-# What a tree of the user holds now: name, size and time of each file. Build
-# results of the user in it are left behind by the copy below.
+# What is copied of a tree of the user: what git knows, or all there is.
 list_tree() {
-	if git -C "$KSRC" rev-parse --git-dir >/dev/null 2>&1; then
+	if [[ -e $KSRC/.git ]] && git -C "$KSRC" rev-parse >/dev/null 2>&1; then
 		git -C "$KSRC" ls-files -z
 	else
-		find "$KSRC" -name .git -prune -o -type f -printf '%P\0' | sort -z
+		find "$KSRC" -name .git -prune -o ! -type d -printf '%P\0' | sort -z
 	fi
 }
 
+# Of a tree of the user: name, size and time of each file.
 source_key() {
 	if [[ -z $KSRC ]]; then
 		echo "$KERNEL_PACKAGE $KERNEL_PACKAGE_SUITE $KERNEL_VERSION"
@@ -80,8 +80,13 @@ unpack_tarball() {
 }
 
 copy_tree() {
-	(cd "$KSRC" && list_tree |
-		rsync -a --from0 --ignore-missing-args --files-from=- ./ "$new/linux/")
+	list_tree | MAP_TRACE_BIND=$KSRC "$SCRIPTS/enter.sh" \
+		rsync -a --from0 --ignore-missing-args --files-from=- "$KSRC/" "$new/linux/"
+}
+
+# kbuild takes no source for a build elsewhere that was built in itself.
+clean_tree() {
+	"$SCRIPTS/enter.sh" make -C "$new/linux" mrproper
 }
 
 source=$MAP_TRACE_CACHE/source/$(source_key | hash_stdin)
@@ -112,6 +117,8 @@ $KERNEL_VERSION: KSRC=..." \
 		fi
 		[[ -e $new/linux/Kbuild && -e $new/linux/scripts/kconfig/merge_config.sh ]] ||
 			die "what was unpacked into $new/linux is no Linux tree"
+		[[ -z $KSRC ]] ||
+			run_logged "removing build results from the copy" "$LOGS/source-clean.log" clean_tree
 		rm -rf "$new/download"
 		make -s --no-print-directory -C "$new/linux" kernelversion > "$new/version"
 		touch "$new/.complete"

@@ -31,7 +31,8 @@ selected() {
 	done < "$output/tests.list"
 }
 
-# on the kernel's log at its end.
+# guest_run LOG COMMAND: runs a command in a guest. Adds two results: on how the
+# guest ended, and on the kernel's log at its end.
 guest_run() {
 	local log=$1 command=$2 status=0 reports
 	"$SCRIPTS/vm.sh" --image "$KERNEL_BUILD/arch/x86/boot/bzImage" --log "$log" \
@@ -59,30 +60,36 @@ guest_run() {
 	echo "# end host 0"
 }
 
-# The scanner is tested by what it is for: the same run, with a WARN in it,
-# has to fail, and on account of the WARN.
+# provoke NAME WHAT COMMAND PATTERN...: a run like the others, of what has to fail
+# it. Each of the patterns is in what it reports.
 provoke() {
-	local report=$LOGS/provoked.tap
+	local name=$1 what=$2 command=$3 report=$LOGS/provoked-$1.tap pattern result=ok
+	shift 3
+	say "booting to see that $what fails the run"
+	printf '# begin %s\n1..1\n' "$name"
+	! guest_run "$LOGS/provoked-$name.log" "$command" |
+		"$SCRIPTS/tap-count.sh" /dev/null host > "$report" || result="not ok"
+	for pattern; do
+		grep -q -- "$pattern" "$report" || result="not ok"
+	done
+	[[ $result == ok ]] || sed 's/^/# | /' "$report"
+	echo "$result 1 - $name: $what fails the run"
+	echo "# end $name 0"
+}
+
+# What judges the tests is tested too.
+test_judges() {
 	echo "# begin scanner"
 	"$SCRIPTS/scan-log-test.sh" || true
 	echo "# end scanner 0"
-	echo "# begin provoked"
-	echo "1..1"
-	say "booting with a WARN on purpose"
-	if guest_run "$LOGS/provoked-kernel.log" \
-		'modprobe lkdtm && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT; true' |
-		"$SCRIPTS/tap-count.sh" /dev/null host > "$report"; then
-		echo "# a run with a WARN passed: $report"
-		echo "not ok 1 - scanner: a WARN fails the run"
-	elif grep -q '^ok 1 - guest: ended by itself' "$report" &&
-		grep -q '^# | .*WARNING: .*lkdtm' "$report" &&
-		grep -q '^not ok 2 - kernel log' "$report"; then
-		echo "ok 1 - scanner: a WARN fails the run"
-	else
-		sed 's/^/# | /' "$report"
-		echo "not ok 1 - scanner: a WARN fails the run"
-	fi
-	echo "# end provoked 0"
+	echo "# begin counter"
+	"$SCRIPTS/tap-count-test.sh" || true
+	echo "# end counter 0"
+	provoke warning "a WARN" \
+		'modprobe lkdtm && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT; true' \
+		'^ok 1 - guest: ended by itself' '^# | .*WARNING: .*lkdtm' '^not ok 2 - kernel log'
+	GUEST_SECONDS=20 provoke hang "a guest that hangs" 'sleep infinity' \
+		'^not ok 1 - guest: hangs, stopped after 20 s' '^# | \['
 }
 
 for name in "${wanted[@]}"; do
@@ -124,9 +131,7 @@ both_shares() {
 }
 
 {
-	if [[ ${#wanted[@]} -eq 0 && $config == debug ]]; then
-		provoke
-	fi
+	[[ ${#wanted[@]} -gt 0 ]] || test_judges
 	say "booting to run ${#binaries[@]} test binaries (kernel log: $LOGS/kernel.log)"
 	if [[ $guests -eq 2 ]]; then
 		both_shares

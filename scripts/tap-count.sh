@@ -3,7 +3,9 @@
 # tap-count.sh EXPECTED-SKIPS BINARY...: passes on the output of
 # guest/run-tests.sh and adds what that does not say: results that a plan
 # promised and that never came, binaries that died or never ran, skips that
-# nobody expects. The last line is "N passed, N failed, N skipped".
+# nobody expects, and those that do not come. EXPECTED-SKIPS has lines of
+# "BINARY TEST", or "BINARY BINARY" for one that skips all of its tests. The
+# last line is "N passed, N failed, N skipped".
 
 set -euo pipefail
 
@@ -12,20 +14,17 @@ shift
 
 passed=0 failed=0 skipped=0
 binary='' plan='' results=0 bad=0
-declare -A ran=()
+declare -A ran=() skips=()
 
 fail() {
 	failed=$((failed + 1))
 	printf 'not ok - %s\n' "$1"
 }
 
-is_expected_skip() {
-	[[ -e $expected_skips ]] && grep -v '^#' "$expected_skips" | grep -qxF -- "$1"
-}
-
 skip() {
-	local name=$1 reason=$2
-	if is_expected_skip "$name"; then
+	local name=$1 reason=${2# }
+	skips["$binary $name"]=1
+	if grep -qxF -- "$binary $name" "$expected_skips"; then
 		skipped=$((skipped + 1))
 	else
 		fail "$binary: $name is skipped ($reason), and not in ${expected_skips##*/}"
@@ -88,5 +87,9 @@ done
 for name in "$@"; do
 	[[ -n ${ran[$name]:-} ]] || fail "$name: never ran to its end"
 done
+while read -r binary name; do
+	[[ -z ${ran[$binary]:-} || -n ${skips["$binary $name"]:-} ]] ||
+		fail "$binary: $name is in ${expected_skips##*/}, and not skipped"
+done < <(grep -v -e '^#' -e '^$' "$expected_skips")
 echo "$passed passed, $failed failed, $skipped skipped"
 [[ $failed -eq 0 ]]

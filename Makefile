@@ -79,7 +79,8 @@ Variables
   KSRC=       a kernel tree or tarball to take instead of the one of the archive
   TOOLCHAIN=host   use the tools of this machine
   ACCEL=      kvm or tcg; without it, KVM where a guest really boots
-  CONFIG=     release or debug: the kernel of demo, vm (release) and test (debug)
+  CONFIG=     release or debug: the kernel of all but test, which needs debug for
+              some of the tests
   V=1         show what is being built
 
 The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.

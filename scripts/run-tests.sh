@@ -7,6 +7,9 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 config=${CONFIG:-debug}
+[[ $config == debug || -n ${TESTS:-} ]] ||
+	die "CONFIG=$config: some of the tests need what only the debug kernel has" \
+		"leave out CONFIG=, or name those to run: TESTS=..."
 case $config in
 debug) memory=3G ;;
 *) memory=1G ;;

@@ -107,6 +107,11 @@ mapfile -t binaries < <(selected)
 # with every other binary, take half as long.
 guests=1
 [[ ${#binaries[@]} -lt 4 || $(nproc) -lt 2 ]] || guests=2
+read -r _ available _ < <(grep '^MemAvailable:' /proc/meminfo)
+if [[ $guests -eq 2 && $available -lt $((2 * ${memory%G} * 1048576 + 500000)) ]]; then
+	say "running one guest: there is no memory for two ($memory each)"
+	guests=1
+fi
 
 # share NUMBER LOG: runs that share of the binaries in a guest.
 share() {

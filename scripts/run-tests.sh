@@ -123,22 +123,14 @@ share() {
 }
 
 both_shares() {
-	local other
 	say "another guest runs every other binary (kernel log: $LOGS/kernel-2.log)"
-	# In a process group of its own, that can be ended with all that is in it.
-	set -m
 	share 1 "$LOGS/kernel-2.log" > "$LOGS/guest-2.tap" 2>&1 &
-	other=$!
-	set +m
-	# shellcheck disable=SC2064 # that one
-	trap "kill -- -$other 2> /dev/null" EXIT
 	share 0 "$LOGS/kernel.log"
-	wait "$other" || true
-	trap - EXIT
+	wait
 	cat "$LOGS/guest-2.tap"
 }
 
-{
+run_all() {
 	[[ ${#wanted[@]} -gt 0 ]] || test_judges
 	say "booting to run ${#binaries[@]} test binaries (kernel log: $LOGS/kernel.log)"
 	if [[ $guests -eq 2 ]]; then
@@ -146,5 +138,13 @@ both_shares() {
 	else
 		share 0 "$LOGS/kernel.log"
 	fi
-} | "$SCRIPTS/tap-count.sh" "$MAP_TRACE_ROOT/selftests/expected-skips" \
-	"${binaries[@]}" system host | tee "$LOGS/test.tap"
+}
+
+# In a process group of its own, which ends with this script, however that ends:
+# a signal to the script alone would leave guests behind.
+set -m
+run_all < /dev/null | "$SCRIPTS/tap-count.sh" "$MAP_TRACE_ROOT/selftests/expected-skips" \
+	"${binaries[@]}" system host | tee "$LOGS/test.tap" &
+set +m
+on_exit "kill -- -$(jobs -p) 2> /dev/null"
+wait %1

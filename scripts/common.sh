@@ -129,14 +129,37 @@ unlock() {
 	exec {LOCKED_FD}>&-
 }
 
-# use_kernel patched|base release|debug: builds it if need be, and keeps it
-# from being deleted while this process lives.
+# keep_kernel: keeps the tree of KERNEL_BUILD from being deleted while this
+# process lives. Fails if another run has deleted it just before.
+keep_kernel() {
+	local kept=${LOCKED_FD:-} status=0
+	lock "$(dirname "$KERNEL_BUILD").lock" shared
+	if [[ ! -e $KERNEL_BUILD/.map_trace_complete ]]; then
+		unlock
+		status=1
+	fi
+	LOCKED_FD=$kept
+	return "$status"
+}
+
+# use_kernel patched|base release|debug: builds it if need be, and keeps it.
 # shellcheck disable=SC2034
 use_kernel() {
-	local kept=${LOCKED_FD:-}
-	KERNEL_BUILD=$("$SCRIPTS/kernel-build.sh" "$1" "$2")
+	while true; do
+		KERNEL_BUILD=$("$SCRIPTS/kernel-build.sh" "$1" "$2") || return
+		! keep_kernel || break
+	done
 	KERNEL_TREE=$(dirname "$KERNEL_BUILD")
 	KERNEL_TOOLS=$KERNEL_BUILD/map_trace_tools
-	lock "$KERNEL_TREE.lock" shared
-	LOCKED_FD=$kept
+}
+
+# use_guest_files release|debug [selftests|demo]...: has the assignments of
+# guest-files.sh, and keeps the kernel.
+use_guest_files() {
+	local files
+	while true; do
+		files=$("$SCRIPTS/guest-files.sh" "$@") || return
+		eval "$files"
+		! keep_kernel || break
+	done
 }

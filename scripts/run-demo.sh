@@ -9,9 +9,7 @@ config=$1
 # The demo takes seconds; a guest that is not done by then hangs.
 DEMO_SECONDS=${DEMO_SECONDS:-600}
 
-files=$("$SCRIPTS/guest-files.sh" "$config" demo)
-eval "$files"
-lock "$(dirname "$KERNEL_BUILD").lock" shared
+use_guest_files "$config" demo
 say "booting the $config kernel (log: $LOGS/demo-kernel.log)"
 status=0
 MAP_TRACE_OUTPUT=$BUILD/demo-$config "$SCRIPTS/vm.sh" \

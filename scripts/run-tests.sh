@@ -17,9 +17,7 @@ esac
 # For the whole guest: the limit of what a run may take before it counts as hung.
 GUEST_SECONDS=${GUEST_SECONDS:-2700}
 
-files=$("$SCRIPTS/guest-files.sh" "$config" selftests)
-eval "$files"
-lock "$(dirname "$KERNEL_BUILD").lock" shared
+use_guest_files "$config" selftests
 output=$BUILD/selftests-$config
 read -ra wanted <<< "${TESTS:-}"
 

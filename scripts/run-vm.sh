@@ -6,9 +6,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 config=$1
-files=$("$SCRIPTS/guest-files.sh" "$config" selftests)
-eval "$files"
-lock "$(dirname "$KERNEL_BUILD").lock" shared
+use_guest_files "$config" selftests
 export MAP_TRACE_OUTPUT=$BUILD/selftests-$config
 memory=1G
 [[ $config != debug ]] || memory=3G

@@ -84,6 +84,9 @@ if [[ ${1:-} == apply ]]; then
 fi
 
 copy=$(mktemp -d "$BUILD/mutants.XXXXXX")
+# The tree of the mutant that is being tried
+tree=
+on_exit '[[ -z $tree ]] || delete_tree'
 on_exit 'rm -rf "$copy"'
 cd "$MAP_TRACE_ROOT" || exit
 git ls-files -z --cached --others --exclude-standard | while IFS= read -rd '' file; do
@@ -161,15 +164,14 @@ judge() {
 	fi
 }
 
-# The tree that a kernel mutant was built from
+# With its build. What was interrupted may hold it for a moment longer.
 delete_tree() {
-	local tree
-	tree=$("$copy/scripts/kernel-tree.sh" patched) || return 0
 	(
 		exec {fd}>>"$tree.lock"
-		flock --nonblock --exclusive "$fd" || exit 0
+		flock --timeout 20 --exclusive "$fd" || exit 0
 		mv "$tree" "$tree.old" && rm -rf "$tree.old"
 	)
+	tree=
 }
 
 # --- without a mutant: what is a test worth that fails anyway?
@@ -229,29 +231,25 @@ for mutant in "${mutants[@]}"; do
 	log=$LOGS/mutant-$name.tap
 	series=$copy/patches/9999-$name.patch
 	cp "$mutant" "$series"
-	if ! "$copy/scripts/kernel-tree.sh" patched > /dev/null; then
+	if ! tree=$("$copy/scripts/kernel-tree.sh" patched); then
 		verdict "$name" "not ok" "does not apply"
 	elif ! files=$("$copy/scripts/guest-files.sh" "$config" selftests); then
 		verdict "$name" "not ok" "does not build"
-		delete_tree
 	else
 		read -r binary test < <(header "$mutant" Test)
 		echo "$name $binary ${test##*.} $built/map_trace.ko" > "$modules/list"
 		say "trying $name (log: $log)"
 		run_list "$modules/list" "$log" "$files" || true
 		judge "$mutant" "$log"
-		delete_tree
 	fi
+	[[ -z $tree ]] || delete_tree
 	rm "$series"
 done
 
 for mutant in "${mutants[@]}"; do
 	name=$(basename "$mutant" .patch)
 	result "$name" "${verdicts[$name]}" "${how[$name]}"
-	table+=("$name|$(header "$mutant" Breaks)|${how[$name]}")
+	table+=("$name" "$(header "$mutant" Breaks)" "${how[$name]}")
 done
-{
-	echo "mutant|breaks|result"
-	printf '%s\n' "${table[@]}"
-} | column --table --separator '|' --output-separator ' | ' | sed 's/^/# /'
+printf '# %-42s | %-69s | %s\n' mutant breaks result "${table[@]}"
 finish

@@ -12,6 +12,9 @@ patches=$MAP_TRACE_ROOT/patches
 # Not "start": run_logged has a local one, which import would see.
 base_tag=map_trace-base
 
+# The user's key is for the user's own commits.
+unsigned=(-c commit.gpgSign=false -c tag.gpgSign=false)
+
 in_tree() {
 	git -C "$tree" "$@"
 }
@@ -22,9 +25,9 @@ import() {
 	git -C "$tree.new" init -q -b map_trace
 	git -C "$tree.new" add -A -f .
 	GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' \
-		git -C "$tree.new" -c user.name=map_trace -c user.email=map_trace@localhost \
+		git -C "$tree.new" "${unsigned[@]}" -c user.name=map_trace -c user.email=map_trace@localhost \
 		-c gc.auto=0 commit -q -m "Linux $(cat "$source/version")"
-	git -C "$tree.new" tag "$base_tag"
+	git -C "$tree.new" "${unsigned[@]}" tag "$base_tag"
 	mv "$tree.new" "$tree"
 }
 
@@ -40,7 +43,7 @@ open)
 		import "$source"
 	series=("$patches"/*.patch)
 	if [[ -e ${series[0]} ]]; then
-		if ! in_tree -c user.name="$(git config user.name || echo map_trace)" \
+		if ! in_tree "${unsigned[@]}" -c user.name="$(git config user.name || echo map_trace)" \
 			-c user.email="$(git config user.email || echo map_trace@localhost)" \
 			am --quiet --committer-date-is-author-date "${series[@]}"; then
 			die "a patch does not apply" \

@@ -39,7 +39,7 @@ test-mutants:
 selftests:
 	@scripts/guest-files.sh $(call config,debug) selftests > /dev/null
 
-vm: export MAP_TRACE_CMD = $(CMD)
+vm: export MAP_TRACE_CMD = $(value CMD)
 vm:
 	@scripts/run-vm.sh $(call config,release)
 
@@ -65,7 +65,9 @@ Targets
   make test              boot the debug kernel and run the tests (TESTS="update delete": some)
   make test-mutants      break one point after the other and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": some)
-  make vm                a shell in the guest; CMD='...' runs one command there
+  make vm                a shell in the guest; CMD='...' runs one command there (make has
+                         one status for any failure: for that of the command, run
+                         MAP_TRACE_CMD='...' scripts/run-vm.sh release)
   make check             formatting, lints, the patch series
   make module            the module alone; KDIR=... against any prepared tree
   make modules_install   install it, below INSTALL_MOD_PATH if given

@@ -16,6 +16,14 @@ hooks=(
 key=$(printf '%s\n' "$TOOLCHAIN_SUITE" "${TOOLCHAIN_PACKAGES[@]}" "${hooks[@]}" | hash_stdin)
 root=$MAP_TRACE_CACHE/toolchain/$key
 
+# What mmdebstrap would take by itself, but in the format that the hook reads:
+# without it, the choice between that and .sources is mmdebstrap's.
+archives=(
+	"deb http://deb.debian.org/debian $TOOLCHAIN_SUITE main"
+	"deb http://deb.debian.org/debian $TOOLCHAIN_SUITE-updates main"
+	"deb http://security.debian.org/debian-security $TOOLCHAIN_SUITE-security main"
+)
+
 as_root() {
 	if [[ $(id -u) -eq 0 ]]; then
 		"$@"
@@ -52,7 +60,7 @@ make_root() {
 		mmdebstrap --mode=root --variant=apt \
 		--aptopt='APT::Install-Recommends "false"' --include="$include" \
 		"${hooks[@]/#/--customize-hook=}" \
-		"$TOOLCHAIN_SUITE" "$root.new" < /dev/null
+		"$TOOLCHAIN_SUITE" "$root.new" "${archives[@]}" < /dev/null
 }
 
 if [[ ! -e $root/.complete ]]; then

@@ -78,4 +78,11 @@ fi
 # An old root is no use to anyone once its package list has gone, but another
 # clone may still have that list: distclean removes them all.
 command -v bwrap >/dev/null || install_missing
+bwrap --ro-bind / / --dev /dev --proc /proc --unshare-pid true ||
+	die "bwrap cannot enter the toolchain here: this machine gives it no namespaces" \
+		"run this as root, or allow user namespaces, for example with" \
+		"    sysctl -w user.max_user_namespaces=10000" \
+		"    sysctl -w kernel.unprivileged_userns_clone=1" \
+		"    sysctl -w kernel.apparmor_restrict_unprivileged_userns=0" \
+		"(not every kernel has all of them), or use the tools of this machine: TOOLCHAIN=host"
 echo "$root"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Says which tools TOOLCHAIN=host lacks on this machine. With a kernel tree as
-# argument, asks its scripts/min-tool-version.sh which versions are too old.
+# argument, asks that which versions are too old.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -11,7 +11,7 @@ bad=()
 
 for tool in "clang$suffix" "ld.lld$suffix" "llvm-ar$suffix" "llvm-objcopy$suffix" \
 	"llvm-strip$suffix" ar bc bindgen bison ccache clippy-driver cpio curl depmod flex \
-	flock gcc git insmod make mount pahole patch perl pkg-config python3 \
+	flock gcc git insmod make mount pahole patch perl poweroff python3 \
 	qemu-system-x86_64 rsync rustc rustfmt shellcheck vng xz zstd; do
 	command -v "$tool" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null ||
 		bad+=("$tool: missing")
@@ -24,23 +24,34 @@ if command -v rustc >/dev/null; then
 	[[ -e $core ]] || bad+=("rust-src: missing ($core)")
 fi
 
-# too_old TOOL KIND VERSION
+# too_old TOOL VERSION LEAST
 too_old() {
-	local least
-	least=$("$tree/scripts/min-tool-version.sh" "$2")
-	[[ $(printf '%s\n' "$least" "$3" | sort -V | head -n 1) == "$least" ]] ||
-		bad+=("$1: version $3 is too old, this kernel needs $least")
+	[[ $(printf '%s\n' "$3" "$2" | sort -V | head -n 1) == "$3" ]] ||
+		bad+=("$1: version ${2:-unknown} is too old, $3 is needed")
 }
 
 first_version() {
 	"$@" 2>/dev/null | grep -oE '[0-9]+\.[0-9]+(\.[0-9]+)?' | head -n 1
 }
 
+# The least version that the kernel checks, and the one that it only documents.
+least() {
+	"$tree/scripts/min-tool-version.sh" "$1"
+}
+
+documented() {
+	sed -nE "s/^$1 +([0-9.]+) .*/\1/p" "$tree/Documentation/process/changes.rst"
+}
+
 if [[ -n $tree && ${#bad[@]} -eq 0 ]]; then
-	too_old "clang$suffix" llvm "$(first_version "clang$suffix" --version)"
-	too_old "ld.lld$suffix" llvm "$(first_version "ld.lld$suffix" --version)"
-	too_old rustc rustc "$(first_version rustc --version)"
-	too_old bindgen bindgen "$(first_version bindgen --version workaround-for-0.69.0)"
+	too_old "clang$suffix" "$(first_version "clang$suffix" --version)" "$(least llvm)"
+	too_old "ld.lld$suffix" "$(first_version "ld.lld$suffix" --version)" "$(least llvm)"
+	too_old rustc "$(first_version rustc --version)" "$(least rustc)"
+	too_old bindgen "$(first_version bindgen --version workaround-for-0.69.0)" "$(least bindgen)"
+	too_old make "$(first_version make --version)" "$(documented 'GNU make')"
+	too_old pahole "$(first_version pahole --version)" "$(documented pahole)"
+	too_old qemu-system-x86_64 "$(first_version qemu-system-x86_64 --version)" "$QEMU_LEAST"
+	too_old vng "$(first_version vng --version)" "$VNG_LEAST"
 fi
 
 if [[ ${#bad[@]} -gt 0 ]]; then

@@ -70,7 +70,7 @@ for path in "${paths[@]}"; do
 done
 # A guest whose root this is.
 [[ -z ${MAP_TRACE_GUEST_RC:-} ]] || arguments+=(
-	--ro-bind "$MAP_TRACE_GUEST_RC" /root/.bashrc
+	--ro-bind "$MAP_TRACE_GUEST_RC" /etc/bash.bashrc
 	--ro-bind "$SCRIPTS/guest/udevadm" /usr/bin/udevadm
 	--ro-bind "$root/usr/bin/true" /usr/bin/systemd-tmpfiles
 )
@@ -84,7 +84,7 @@ arguments+=(
 	--unshare-pid --unshare-ipc --unshare-uts --hostname map-trace
 	--die-with-parent --chdir "$directory" --clearenv
 	--setenv PATH "/usr/local/bin:/usr/bin:/usr/sbin:$llvm_bin"
-	--setenv HOME /tmp --setenv TERM "${TERM:-dumb}" --setenv LIBCLANG_PATH "${llvm_bin%/bin}/lib"
+	--setenv HOME /tmp --setenv USER map_trace --setenv TERM "${TERM:-dumb}" --setenv LIBCLANG_PATH "${llvm_bin%/bin}/lib"
 )
 for name in http_proxy https_proxy no_proxy; do
 	[[ -z ${!name:-} ]] || arguments+=(--setenv "$name" "${!name}")

@@ -83,6 +83,8 @@ if [[ -n $command ]]; then
 		"$SCRIPTS/enter.sh" "${arguments[@]}" < /dev/null 2> >(cat >&2) | cat
 	} || status=${PIPESTATUS[0]}
 else
+	# Nothing of this machine's is bound over there.
+	[[ ${TOOLCHAIN:-} != host ]] || say "type this first in the guest: source $run/command"
 	"$SCRIPTS/enter.sh" "${arguments[@]}" || status=$?
 fi
 exit "$status"

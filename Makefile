@@ -36,6 +36,15 @@ test:
 test-mutants:
 	@CONFIG=$(call config,debug) scripts/test-mutants.sh
 
+bench:
+	@scripts/run-bench.sh
+
+bench-check:
+	@scripts/run-bench.sh check
+
+bench-save:
+	@scripts/run-bench.sh save
+
 selftests:
 	@scripts/guest-files.sh $(call config,debug) selftests > /dev/null
 
@@ -65,6 +74,9 @@ Targets
   make test              boot the debug kernel and run the tests (TESTS="update delete": some)
   make test-mutants      break one point after the other and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": some)
+  make bench             what an operation costs, traced and not, in instructions
+  make bench-check       compare that with the budgets and the committed figures
+  make bench-save        make it the committed figures, in Documentation/
   make vm                a shell in the guest; CMD='...' runs one command there (make has
                          one status for any failure: for that of the command, run
                          MAP_TRACE_CMD='...' scripts/run-vm.sh release)
@@ -92,5 +104,5 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test test-mutants selftests vm check series-open series-save \
-	clean distclean help
+.PHONY: all module modules_install demo test test-mutants bench bench-check bench-save selftests vm \
+	check series-open series-save clean distclean help

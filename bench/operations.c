@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What an operation costs, by who does it, on which map, and what is attached. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "bench.h"
+#include "tracers.skel.h"
+#include "workload.skel.h"
+
+#define MAX_TRACERS 8
+
+/*
+ * A round is short, so that most of them lie between two ticks of the timer, and
+ * the fastest is the one that nothing has interrupted.
+ */
+#define ROUNDS 24
+#define WARM_UP 4
+
+struct map_kind {
+	const char *name;
+	enum bpf_map_type type;
+	__u32 flags;
+	/* How many keys are used, a power of 2: as many as there are entries, but for the LRU
+	 * types, which would evict, and take another way at each of their updates.
+	 */
+	__u32 keys;
+	/* The functions that hooks attach to */
+	const char *update;
+	const char *delete;		/* NULL where nothing can be deleted */
+	const char *update_by_syscall;	/* where it is another one */
+};
+
+static const struct map_kind map_kinds[] = {
+	{ "hash", BPF_MAP_TYPE_HASH, BPF_F_ZERO_SEED, MAX_ENTRIES,
+	  "htab_map_update_elem", "htab_map_delete_elem" },
+	{ "hash_no_prealloc", BPF_MAP_TYPE_HASH, BPF_F_ZERO_SEED | BPF_F_NO_PREALLOC, MAX_ENTRIES,
+	  "htab_map_update_elem", "htab_map_delete_elem" },
+	{ "lru_hash", BPF_MAP_TYPE_LRU_HASH, BPF_F_ZERO_SEED, MAX_ENTRIES / 4,
+	  "htab_lru_map_update_elem", "htab_lru_map_delete_elem" },
+	{ "percpu_hash", BPF_MAP_TYPE_PERCPU_HASH, BPF_F_ZERO_SEED, MAX_ENTRIES,
+	  "htab_percpu_map_update_elem", "htab_map_delete_elem", "bpf_percpu_hash_update" },
+	{ "array", BPF_MAP_TYPE_ARRAY, 0, MAX_ENTRIES, "array_map_update_elem" },
+};
+
+/* Where the operations come from */
+enum origin { FROM_PROGRAM, FROM_SYSCALL };
+
+static const char * const origin_names[] = { "program", "syscall" };
+
+/* Which map is traced, of the two that there are */
+enum subject { NO_MAP, BYSTANDER, MEASURED, MEASURED_BEFORE };
+
+/* What is attached while an operation is measured */
+struct setting {
+	const char *name;
+	enum subject subject;
+	const char *hook;	/* the prefix of the tracer's name */
+	int tracers;
+};
+
+static const struct setting settings[] = {
+	{ "untraced", NO_MAP, NULL, 0 },
+	{ "bystander", BYSTANDER, "map_trace", 1 },
+	{ "tracers_1", MEASURED, "map_trace", 1 },
+	{ "tracers_2", MEASURED, "map_trace", 2 },
+	{ "tracers_4", MEASURED, "map_trace", 4 },
+	{ "tracers_8", MEASURED, "map_trace", 8 },
+	{ "detached", MEASURED_BEFORE, "map_trace", 1 },
+	{ "fentry_bystander", BYSTANDER, "fentry", 1 },
+	{ "fentry", MEASURED, "fentry", 1 },
+	{ "fexit_bystander", BYSTANDER, "fexit", 1 },
+	{ "fexit", MEASURED, "fexit", 1 },
+	{ "kprobe_bystander", BYSTANDER, "kprobe", 1 },
+	{ "kprobe", MEASURED, "kprobe", 1 },
+};
+
+/* A cell of the table: all that a measurement needs */
+struct cell {
+	const struct map_kind *kind;
+	enum origin origin;
+	bool deletes;
+	const struct setting *setting;
+
+	struct workload_bpf *workload;
+	struct tracers_bpf *tracers;
+	struct bpf_link *links[MAX_TRACERS];
+	__u32 operations;	/* in a round */
+	__u64 traced;		/* how many a tracer should have seen */
+};
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+static void set_up_map(struct bpf_map *map, const struct map_kind *kind)
+{
+	if (bpf_map__set_type(map, kind->type) || bpf_map__set_map_flags(map, kind->flags) ||
+	    bpf_map__set_max_entries(map, MAX_ENTRIES))
+		die("map", errno);
+}
+
+static void load_workload(struct cell *cell)
+{
+	struct workload_bpf *workload = workload_bpf__open();
+
+	if (!workload)
+		die("workload", errno);
+	set_up_map(workload->maps.measured, cell->kind);
+	set_up_map(workload->maps.bystander, cell->kind);
+	workload->rodata->operations = cell->operations;
+	workload->rodata->keys = cell->kind->keys;
+	if (workload_bpf__load(workload))
+		die("load of the workload", errno);
+	cell->workload = workload;
+}
+
+static __u32 map_id(const struct bpf_map *map)
+{
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info);
+
+	if (bpf_map_get_info_by_fd(bpf_map__fd(map), &info, &len))
+		die("map info", errno);
+	return info.id;
+}
+
+static const char *hooked_function(const struct cell *cell)
+{
+	if (cell->deletes)
+		return cell->kind->delete;
+	if (cell->origin == FROM_SYSCALL && cell->kind->update_by_syscall)
+		return cell->kind->update_by_syscall;
+	return cell->kind->update;
+}
+
+static struct bpf_link *attach(const struct cell *cell, const struct bpf_program *tracer,
+			       const struct bpf_map *map)
+{
+	struct bpf_map_trace_link_info info = {
+		.map_fd = bpf_map__fd(map),
+		.trace_type = cell->deletes ? BPF_MAP_TRACE_DELETE_ELEM : BPF_MAP_TRACE_UPDATE_ELEM,
+	};
+	LIBBPF_OPTS(bpf_map_trace_attach_opts, opts,
+		.link_info = &info,
+		.link_info_len = sizeof(info));
+
+	if (!strcmp(cell->setting->hook, "map_trace"))
+		return bpf_program__attach_map_trace(tracer, &opts);
+	if (!strcmp(cell->setting->hook, "kprobe"))
+		return bpf_program__attach_kprobe(tracer, false, hooked_function(cell));
+	return bpf_program__attach(tracer);
+}
+
+static void load_and_attach_tracers(struct cell *cell)
+{
+	const struct setting *setting = cell->setting;
+	const struct bpf_map *map = setting->subject == BYSTANDER ?
+		cell->workload->maps.bystander : cell->workload->maps.measured;
+	struct bpf_program *program, *tracer = NULL;
+	char name[64];
+	int i;
+
+	cell->tracers = tracers_bpf__open();
+	if (!cell->tracers)
+		die("tracers", errno);
+	snprintf(name, sizeof(name), "%s_%s", setting->hook, cell->deletes ? "delete" : "update");
+	bpf_object__for_each_program(program, cell->tracers->obj) {
+		bool wanted = !strcmp(bpf_program__name(program), name);
+
+		bpf_program__set_autoload(program, wanted);
+		if (wanted)
+			tracer = program;
+	}
+	if (!tracer)
+		die(name, ENOENT);
+	if (setting->hook[0] == 'f' &&
+	    bpf_program__set_attach_target(tracer, 0, hooked_function(cell)))
+		die(hooked_function(cell), errno);
+	cell->tracers->rodata->traced_map_id = map_id(map);
+	if (tracers_bpf__load(cell->tracers))
+		die(name, errno);
+
+	for (i = 0; i < setting->tracers; i++) {
+		cell->links[i] = attach(cell, tracer, map);
+		if (!cell->links[i])
+			die(name, errno);
+	}
+}
+
+static void detach_tracers(struct cell *cell)
+{
+	int i;
+
+	for (i = 0; i < cell->setting->tracers; i++) {
+		bpf_link__destroy(cell->links[i]);
+		cell->links[i] = NULL;
+	}
+}
+
+static void run(const struct bpf_program *program)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	int err = bpf_prog_test_run_opts(bpf_program__fd(program), &opts);
+
+	if (err)
+		die(bpf_program__name(program), err);
+}
+
+/* As a program does it, from bpf(2). Not libbpf's: what is around the system call counts. */
+static void system_calls(const struct cell *cell, int command)
+{
+	struct {
+		__u64 values[64];
+	} value = {};
+	__u32 key, i;
+	union bpf_attr attr = {
+		.map_fd = bpf_map__fd(cell->workload->maps.measured),
+		.key = (unsigned long)&key,
+		.value = (unsigned long)&value,
+	};
+
+	for (i = 0; i < cell->operations; i++) {
+		key = i & (cell->kind->keys - 1);
+		value.values[0] = i;
+		if (command >= 0 && syscall(__NR_bpf, command, &attr, sizeof(attr)))
+			die("system call", errno);
+	}
+}
+
+/* One round of operations, and how long it took */
+static __u64 measure_round(struct cell *cell, bool empty)
+{
+	__u64 start;
+
+	if (cell->origin == FROM_PROGRAM) {
+		const struct bpf_program *program = empty ? cell->workload->progs.run_empty :
+			cell->deletes ? cell->workload->progs.run_delete :
+					cell->workload->progs.run_update;
+
+		start = clock_now();
+		run(program);
+	} else {
+		int command = empty ? -1 : cell->deletes ? BPF_MAP_DELETE_ELEM : BPF_MAP_UPDATE_ELEM;
+
+		start = clock_now();
+		system_calls(cell, command);
+	}
+	return clock_now() - start;
+}
+
+static int compare_times(const void *a, const void *b)
+{
+	__u64 x = *(const __u64 *)a, y = *(const __u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The times of the rounds, in order */
+static void measure_rounds(struct cell *cell, bool empty, __u64 times[ROUNDS])
+{
+	int i;
+
+	for (i = -WARM_UP; i < ROUNDS; i++) {
+		__u64 time;
+
+		if (cell->deletes && !empty)
+			run(cell->workload->progs.run_update);
+		time = measure_round(cell, empty);
+		if (i >= 0)
+			times[i] = time;
+	}
+	qsort(times, ROUNDS, sizeof(times[0]), compare_times);
+}
+
+/* Whether the tracers have seen each operation, or none: what is measured is what is meant */
+static void check_tracers(const struct cell *cell)
+{
+	__u64 expected = 0;
+	__u32 i;
+
+	if (cell->setting->subject == MEASURED) {
+		for (i = 0; i < cell->operations; i++)
+			expected += (i & (cell->kind->keys - 1)) + (cell->deletes ? 0 : i);
+		expected *= (ROUNDS + WARM_UP) * cell->setting->tracers;
+	}
+	if (cell->tracers->bss->sum != expected)
+		die("the tracers did not see what they should", ERANGE);
+}
+
+static void measure(const struct map_kind *kind, enum origin origin, bool deletes,
+		    const struct setting *setting, const char *name)
+{
+	struct cell cell = {
+		.kind = kind,
+		.origin = origin,
+		.deletes = deletes,
+		.setting = setting,
+		/* Each key once: what is deleted has to be there. */
+		.operations = origin == FROM_PROGRAM ? kind->keys : kind->keys / 4,
+	};
+	__u64 empty[ROUNDS], times[ROUNDS];
+	const char *operation = deletes ? "delete" : "update";
+	double count = cell.operations;
+
+	load_workload(&cell);
+	measure_rounds(&cell, true, empty);
+	/* Every cell begins with the same map. */
+	run(cell.workload->progs.run_update);
+	if (setting->subject != NO_MAP)
+		load_and_attach_tracers(&cell);
+	if (setting->subject == MEASURED_BEFORE)
+		detach_tracers(&cell);
+
+	measure_rounds(&cell, false, times);
+	figure((times[0] - empty[0]) / count, "operations/%s %s from %s/%s", kind->name, operation,
+	       origin_names[origin], name);
+	if (!count_instructions) {
+		figure((times[ROUNDS / 4] - empty[ROUNDS / 2]) / count,
+		       "quartiles/%s %s from %s/%s/1", kind->name, operation,
+		       origin_names[origin], name);
+		figure((times[ROUNDS / 2] - empty[ROUNDS / 2]) / count,
+		       "quartiles/%s %s from %s/%s/2", kind->name, operation,
+		       origin_names[origin], name);
+		figure((times[ROUNDS * 3 / 4] - empty[ROUNDS / 2]) / count,
+		       "quartiles/%s %s from %s/%s/3", kind->name, operation,
+		       origin_names[origin], name);
+	}
+	if (setting->subject != NO_MAP) {
+		check_tracers(&cell);
+		detach_tracers(&cell);
+		tracers_bpf__destroy(cell.tracers);
+	}
+	workload_bpf__destroy(cell.workload);
+}
+
+static void measure_row(const struct map_kind *kind, enum origin origin, bool deletes)
+{
+	size_t i;
+
+	progress("%s of %s, from a %s", deletes ? "delete" : "update", kind->name,
+		 origin_names[origin]);
+	if (!can_trace_maps()) {
+		measure(kind, origin, deletes, &settings[0], "unpatched");
+		return;
+	}
+	for (i = 0; i < COUNT_OF(settings); i++) {
+		const char *hook = settings[i].hook;
+
+		/* The system call keeps them from running: bpf_disable_instrumentation(). */
+		if (origin == FROM_SYSCALL && hook && !strcmp(hook, "kprobe"))
+			continue;
+		measure(kind, origin, deletes, &settings[i], settings[i].name);
+	}
+}
+
+void bench_operations(void)
+{
+	enum origin origin;
+	size_t i;
+
+	for (origin = FROM_PROGRAM; origin <= FROM_SYSCALL; origin++) {
+		for (i = 0; i < COUNT_OF(map_kinds); i++) {
+			measure_row(&map_kinds[i], origin, false);
+			if (map_kinds[i].delete)
+				measure_row(&map_kinds[i], origin, true);
+		}
+	}
+}

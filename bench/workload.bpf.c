@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The programs whose operations are measured. */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+
+char _license[] SEC("license") = "GPL";
+
+/* Type, flags and size are set before they are loaded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} measured SEC(".maps"), bystander SEC(".maps");
+
+/* How many operations a run does, on so many keys: a power of 2 */
+const volatile __u32 operations;
+const volatile __u32 keys;
+
+/* Key and value are in memory, and the registers point there, as for a call. */
+#define PREPARE(i, key, value)							\
+	__u32 key = (i) & (keys - 1);						\
+	__u64 value = (i);							\
+	asm volatile("" : : "r"(&key), "r"(&value) : "memory")
+
+static long empty(__u32 i, void *context)
+{
+	PREPARE(i, key, value);
+	return 0;
+}
+
+static long update(__u32 i, void *context)
+{
+	PREPARE(i, key, value);
+	bpf_map_update_elem(&measured, &key, &value, BPF_ANY);
+	return 0;
+}
+
+static long delete(__u32 i, void *context)
+{
+	PREPARE(i, key, value);
+	bpf_map_delete_elem(&measured, &key);
+	return 0;
+}
+
+SEC("raw_tp")
+int run_empty(void *ctx)
+{
+	return bpf_loop(operations, empty, NULL, 0);
+}
+
+SEC("raw_tp")
+int run_update(void *ctx)
+{
+	return bpf_loop(operations, update, NULL, 0);
+}
+
+SEC("raw_tp")
+int run_delete(void *ctx)
+{
+	return bpf_loop(operations, delete, NULL, 0);
+}
+
+/* The size of its code is measured: as small as a program with an update can be. */
+SEC("raw_tp")
+int one_update(void *ctx)
+{
+	__u32 key = 0;
+	__u64 value = 0;
+
+	return bpf_map_update_elem(&measured, &key, &value, BPF_ANY);
+}
+
+/* The same without: not to be changed in any way by map tracing */
+SEC("raw_tp")
+int no_update(void *ctx)
+{
+	__u32 key = 0;
+	__u64 *value = bpf_map_lookup_elem(&measured, &key);
+
+	return value ? *value : bpf_get_smp_processor_id();
+}

@@ -1,0 +1,367 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""What run-bench.sh makes of the lines that bench/ has printed.
+
+bench_report.py collect RESULTS JSON    figures of one run, as JSON
+bench_report.py tables JSON             the tables, in reStructuredText
+bench_report.py plot JSON SVG           the plot
+bench_report.py check JSON COMMITTED    budgets, and no worse than what is committed; TAP
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+MAP_TRACE = ["untraced", "bystander", "detached", "tracers_1", "tracers_2", "tracers_4", "tracers_8"]
+HOOKS = ["fentry", "fexit", "kprobe"]
+TITLES = {
+    "unpatched": "unpatched kernel",
+    "untraced": "not traced",
+    "bystander": "another map is traced",
+    "detached": "after the last detach",
+    "tracers_1": "1 tracer",
+    "tracers_2": "2",
+    "tracers_4": "4",
+    "tracers_8": "8",
+}
+# The operation that the budgets, and most comparisons, are about
+REFERENCE = "hash update from program"
+
+# In guest instructions. See ../Documentation/cost.rst.
+UNTRACED_BUDGET = 4
+TRACED_BUDGET = 100
+FURTHER_TRACER_BUDGET = 35
+# Most figures are the same in each run. See ../Documentation/cost.rst for those that are not.
+TOLERANCE = 1
+# What was measured before there was any of this, with another program, on this kernel and
+# with this compiler: what an update costs, and what a hook adds to it.
+ANCHORS = {
+    "kernel": "7.3.4",
+    "clang": "19",
+    "tolerance": 0.02,
+    "figures": {
+        ("array update from program", "unpatched", None): 103,
+        ("hash update from program", "fentry", "untraced"): 294,
+        ("hash update from program", "fexit", "untraced"): 346,
+        ("hash update from program", "kprobe", "untraced"): 565,
+    },
+}
+
+
+def read_lines(path):
+    """The figures of one guest, as {name: value}."""
+    figures = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, tab, value = line.partition("\t")
+        if tab:
+            figures[name] = float(value)
+    return figures
+
+
+def insert(tree, name, value):
+    """Puts "a/b/c" where tree["a"]["b"]["c"] is."""
+    *parents, last = name.split("/")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = round(value, 1)
+
+
+def collect(results):
+    """All figures of a run, of both kernels."""
+    figures = {"versions": versions(results / "versions")}
+    for kernel in "patched", "unpatched":
+        lines = read_lines(results / kernel)
+        if not lines:
+            sys.exit(f"{results / kernel}: no figures")
+        for name, value in lines.items():
+            if name.startswith("operations/"):
+                insert(figures, name, value)
+            else:
+                insert(figures, f"{kernel}/{name}", value)
+    for kernel in "patched", "unpatched":
+        path = results / f"time-{kernel}"
+        if path.exists():
+            for name, value in read_lines(path).items():
+                insert(figures, f"time/{kernel}/{name}", value)
+    figures["locked"] = locked_instructions(results / "disassembly")
+    return figures
+
+
+def versions(path):
+    kernel, clang, rustc = path.read_text(encoding="utf-8").splitlines()[:3]
+    return {"kernel": kernel, "clang": clang, "rustc": rustc}
+
+
+def locked_instructions(path):
+    """The instructions that lock the bus, by function of the traced path in the module."""
+    found = {}
+    function = None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        header = re.fullmatch(r"[0-9a-f]+ <(.*)>:", line)
+        if header:
+            name = header.group(1)
+            function = name if re.search(r"Registration.*(update|delete)_elem", name) else None
+            if function:
+                found[function] = []
+        elif function and re.search(r"\block\b|\bxchg[a-z]*\b.*\(", line):
+            found[function].append(line.strip())
+    return found
+
+
+def number(value):
+    """As it is printed: instructions are whole ones, but for an average of several ways."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
+
+
+def csv_table(title, header, rows):
+    lines = [f".. csv-table:: {title}", "   :header-rows: 1", ""]
+    for row in [header, *rows]:
+        lines.append("   " + ", ".join(f'"{cell}"' for cell in row))
+    return "\n".join(lines) + "\n"
+
+
+def tables(figures):
+    """Everything that was measured, as reStructuredText."""
+    operations = figures["operations"]
+    columns = ["unpatched", *MAP_TRACE]
+    parts = [
+        f"Linux {figures['versions']['kernel']}, {figures['versions']['clang']}, "
+        f"{figures['versions']['rustc']}.\n",
+        csv_table(
+            "Guest instructions of one operation",
+            ["operation"] + [TITLES[column] for column in columns],
+            [[name] + [number(row.get(column)) for column in columns]
+             for name, row in operations.items()],
+        ),
+        csv_table(
+            "The same with hooks on the function that does it; bystander: they run for another map",
+            ["operation"] + [title for hook in HOOKS for title in (f"{hook}, bystander", hook)],
+            [[name] + [number(row.get(column)) for hook in HOOKS
+                       for column in (f"{hook}_bystander", hook)]
+             for name, row in operations.items()],
+        ),
+    ]
+
+    latency = figures["patched"]["latency"]
+    parts.append(csv_table(
+        "Attach and detach: time that passes, in guest microseconds, and time that the caller "
+        "itself computes, in guest instructions",
+        ["links on the system", "attach takes", "of it computes", "detach takes", "of it computes"],
+        [[links] + [number(latency[what][links][unit])
+                    for what in ("attach", "detach") for unit in ("microseconds", "work")]
+         for links in latency["attach"]],
+    ))
+    parts.append(csv_table(
+        "BPF_LINK_UPDATE, which repeats the loop check",
+        ["links that the tracer leads to", "instructions"],
+        [[links, number(value)] for links, value in figures["patched"]["loop_check"].items()],
+    ))
+
+    memory = figures["patched"]["memory"]
+    parts.append(csv_table(
+        "Memory, in bytes",
+        ["for", "bytes"],
+        [["a map with tracers", number(memory["traced_map"])],
+         ["each link, with its file", number(memory["link"])]],
+    ))
+
+    before, after = figures["unpatched"], figures["patched"]
+    sizes = [["struct bpf_map, bytes", before["size"]["struct bpf_map"],
+              after["size"]["struct bpf_map"]]]
+    for program in "program with one update", "program without":
+        for form in "xlated", "jited":
+            sizes.append([f"{program}, {form}, bytes", before["size"][program][form],
+                          after["size"][program][form]])
+    for calls in after["load"]:
+        sizes.append([f"load of a program with {calls} updates, instructions",
+                      before["load"][calls], after["load"][calls]])
+    parts.append(csv_table(
+        "What is not traced",
+        ["", "unpatched kernel", "patched", "more"],
+        [[name, number(old), number(new), f"{(new - old) / old * 100:.1f} %"]
+         for name, old, new in sizes],
+    ))
+
+    if "time" in figures:
+        parts.append(time_table(figures["time"]))
+    return "\n".join(parts)
+
+
+def time_table(time):
+    """Nanoseconds, where a guest runs on a real processor."""
+    rows = []
+    for name, row in time["patched"]["quartiles"].items():
+        old = time["unpatched"]["quartiles"][name]["unpatched"]
+        cells = [name]
+        for quartiles in [old] + [row[column] for column in MAP_TRACE + HOOKS]:
+            cells.append(f"{quartiles['2']:.0f} ({quartiles['1']:.0f}-{quartiles['3']:.0f})")
+        rows.append(cells)
+    return csv_table(
+        "Nanoseconds of one operation: median and quartiles",
+        ["operation", TITLES["unpatched"]] + [TITLES[column] for column in MAP_TRACE] + HOOKS,
+        rows,
+    )
+
+
+def plot(figures, path):
+    """What tracing adds to an operation, by how it is done and by how many tracers."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    # The same figures make the same file.
+    matplotlib.rcParams["svg.hashsalt"] = "map_trace"
+    import matplotlib.pyplot as plt
+
+    row = figures["operations"][REFERENCE]
+    base = row["unpatched"]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))
+
+    ways = [("map_trace", "bystander", "tracers_1")]
+    ways += [(hook, f"{hook}_bystander", hook) for hook in HOOKS]
+    for offset, which, label, color in (
+        (-0.2, 1, "another map is traced", "#9db4c0"),
+        (0.2, 2, "this map is traced", "#2f5d7c"),
+    ):
+        bars = left.bar([i + offset for i in range(len(ways))],
+                        [row[way[which]] - base for way in ways], 0.38, label=label, color=color)
+        left.bar_label(bars, fmt="+%g", padding=2, fontsize=9)
+    left.set_xticks(range(len(ways)), [way[0] for way in ways])
+    left.set_ylabel("guest instructions more")
+    left.set_title(f"One update of a hash map ({base:g} instructions)", fontsize=10)
+    left.legend(frameon=False)
+
+    counts = [1, 2, 4, 8]
+    added = [row[f"tracers_{count}"] - base for count in counts]
+    right.plot(counts, added, "o-", color="#2f5d7c")
+    for count, value in zip(counts, added):
+        right.annotate(f"+{value:g}", (count, value), textcoords="offset points", xytext=(0, 7),
+                       ha="center", fontsize=9)
+    right.axhline(row["fexit"] - base, color="#b0413e", linestyle="--", linewidth=1)
+    right.annotate("one fexit", (8, row["fexit"] - base), textcoords="offset points",
+                   xytext=(0, 4), ha="right", fontsize=9, color="#b0413e")
+    right.set_xlim(0, 9)
+    right.set_ylim(0, max(added + [row["fexit"] - base]) * 1.15)
+    right.set_xlabel("tracers of the map")
+    right.set_title("map_trace, by the number of tracers", fontsize=10)
+    for axes in left, right:
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set_ylim(0, max(row[way[2]] - base for way in ways) * 1.15)
+    fig.tight_layout()
+    fig.savefig(path, metadata={"Date": None})
+
+
+class Checks:
+    """Counts what holds and what does not, and says so in TAP."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def check(self, holds, what):
+        if holds:
+            self.passed += 1
+        else:
+            self.failed += 1
+        print(f"{'ok' if holds else 'not ok'} - {what}")
+
+    def at_most(self, value, limit, what):
+        self.check(value <= limit, f"{what}: {number(value)}, at most {number(limit)}")
+
+    def skip(self, what, why):
+        self.skipped += 1
+        print(f"ok - {what} # SKIP {why}")
+
+    def finish(self):
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
+        return 1 if self.failed else 0
+
+
+def check_budgets(checks, figures):
+    for name, row in figures["operations"].items():
+        for column in "untraced", "bystander", "detached":
+            checks.at_most(round(row[column] - row["unpatched"], 1), UNTRACED_BUDGET,
+                           f"budget: {name}, {TITLES[column]}, over the unpatched kernel")
+        checks.at_most(round(row["tracers_1"] - row["untraced"], 1), TRACED_BUDGET,
+                       f"budget: {name}, 1 tracer, over none")
+        for fewer, more in ((1, 2), (2, 4), (4, 8)):
+            each = (row[f"tracers_{more}"] - row[f"tracers_{fewer}"]) / (more - fewer)
+            checks.at_most(round(each, 1), FURTHER_TRACER_BUDGET,
+                           f"budget: {name}, each further of {more} tracers")
+
+    before, after = figures["unpatched"]["size"], figures["patched"]["size"]
+    for form in "xlated", "jited":
+        checks.check(before["program without"][form] == after["program without"][form],
+                     f"budget: a program without map operations, {form}, does not change")
+
+    loop_check = figures["patched"]["loop_check"]
+    one = (loop_check["100"] - loop_check["0"]) / 100
+    checks.at_most(round((loop_check["1000"] - loop_check["0"]) / 1000, 1), round(2 * one, 1),
+                   "budget: instructions of the loop check for each of 1000 links, of 100 twice")
+    latency = figures["patched"]["latency"]
+    for what in "attach", "detach":
+        for unit in "microseconds", "work":
+            few, many = latency[what]["1"][unit], latency[what]["1000"][unit]
+            checks.at_most(many, round(few * 1.5, 1),
+                           f"budget: {what} among 1000 links, {unit}, half more than alone")
+
+    checks.check(len(figures["locked"]) == 2, "disassembly: both trampolines are found")
+    for function, instructions in figures["locked"].items():
+        checks.check(not instructions, f"budget: no locked instruction in {function} {instructions}")
+
+
+def check_anchors(checks, figures):
+    versions = figures["versions"]
+    if not (versions["kernel"].startswith(ANCHORS["kernel"] + "-")
+            and f"version {ANCHORS['clang']}." in versions["clang"]):
+        checks.skip("anchors", f"they are of {ANCHORS['kernel']} and clang {ANCHORS['clang']}, "
+                    f"this is {versions['kernel']} and {versions['clang']}")
+        return
+    for (name, column, over), anchor in ANCHORS["figures"].items():
+        row = figures["operations"][name]
+        value = row[column] - (row[over] if over else 0)
+        checks.check(abs(value / anchor - 1) <= ANCHORS["tolerance"],
+                     f"anchor: {name}, {column}{f', over {over}' if over else ''}: "
+                     f"{number(value)}, was {anchor}")
+
+
+def check_committed(checks, figures, committed):
+    if figures["versions"] != committed["versions"]:
+        checks.skip("committed figures", f"they are of {committed['versions']}, "
+                    f"this is {figures['versions']}")
+        return
+    for name, row in committed["operations"].items():
+        for column, value in row.items():
+            now = figures["operations"].get(name, {}).get(column)
+            if now is None:
+                checks.check(False, f"committed: {name}, {column}: not measured")
+            elif now > value + TOLERANCE:
+                checks.check(False, f"committed: {name}, {column}: {now}, was {value}")
+    checks.check(True, "committed: the others are not exceeded")
+
+
+def main(arguments):
+    match arguments:
+        case ["collect", results, output]:
+            figures = collect(Path(results))
+            Path(output).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        case ["tables", source]:
+            print(tables(json.loads(Path(source).read_text(encoding="utf-8"))), end="")
+        case ["plot", source, output]:
+            plot(json.loads(Path(source).read_text(encoding="utf-8")), output)
+        case ["check", source, committed]:
+            checks = Checks()
+            figures = json.loads(Path(source).read_text(encoding="utf-8"))
+            check_anchors(checks, figures)
+            check_budgets(checks, figures)
+            check_committed(checks, figures,
+                            json.loads(Path(committed).read_text(encoding="utf-8")))
+            return checks.finish()
+        case _:
+            sys.exit(__doc__)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

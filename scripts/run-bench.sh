@@ -1,0 +1,104 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# run-bench.sh [check|save]: measures what map tracing costs, on the kernel with
+# and without the patches, and prints the tables. The figures go to
+# build/bench.json, the plot to build/bench.svg.
+#	check	compares with the budgets and with Documentation/cost.json; TAP,
+#		the last line is "N passed, N failed, N skipped"
+#	save	puts figures, tables and plot into Documentation/
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+mode=${1:-}
+# For one guest; a run takes a few minutes.
+BENCH_SECONDS=${BENCH_SECONDS:-900}
+
+files=$("$SCRIPTS/guest-files.sh" release bench)
+eval "$files"
+patched=$KERNEL_BUILD
+lock "$(dirname "$patched").lock" shared
+use_kernel base release
+unpatched=$KERNEL_BUILD
+results=$BUILD/bench-results
+rm -rf "$results"
+mkdir -p "$results"
+
+# One guest nanosecond is one guest instruction. Nothing else about the time of
+# an emulated machine means anything.
+icount=(--cpus 1 --qemu "-icount shift=0,sleep=off")
+
+# measure NAME IMAGE COMMAND [OPTION]...: runs the benchmark in a guest.
+measure() {
+	local name=$1 image=$2 command=$3 status=0
+	shift 3
+	"$SCRIPTS/vm.sh" --image "$image/arch/x86/boot/bzImage" --timeout "$BENCH_SECONDS" \
+		--memory 2G --log "$LOGS/bench-$name-kernel.log" "$@" -- "$command" \
+		> "$results/$name.new" 2> >(sed "s/^/[$name] /" >&2) || status=$?
+	if [[ $status -ne 0 ]]; then
+		say "the benchmark on the $name kernel failed with status $status. The end of its console:"
+		tail -n 20 "$LOGS/bench-$name-kernel.log" | sed 's/^/  | /' >&2
+		return 1
+	fi
+	if ! "$SCRIPTS/scan-log" "$LOGS/bench-$name-kernel.log" >&2; then
+		say "the kernel reports what is above ($LOGS/bench-$name-kernel.log)"
+		return 1
+	fi
+	tr -d '\r' < "$results/$name.new" > "$results/$name"
+}
+
+bench=$BUILD/bench-release/bench
+traced="insmod \$MAP_TRACE_KO && $bench"
+
+say "counting instructions in two guests (logs: $LOGS/bench-*-kernel.log)"
+# In a process group of its own, that can be ended with all that is in it.
+set -m
+(
+	unset MAP_TRACE_KO MAP_TRACE_MODULES
+	ACCEL=tcg measure unpatched "$unpatched" "$bench instructions" "${icount[@]}"
+) &
+other=$!
+set +m
+# shellcheck disable=SC2064 # that one
+trap "kill -- -$other 2> /dev/null" EXIT
+ACCEL=tcg measure patched "$patched" "$traced instructions" "${icount[@]}"
+wait "$other"
+trap - EXIT
+
+if [[ $("$SCRIPTS/accel.sh" "$patched/arch/x86/boot/bzImage") == kvm || -n ${BENCH_TIME:-} ]]; then
+	say "measuring time"
+	measure time-patched "$patched" "$traced nanoseconds" --cpus 2
+	(
+		unset MAP_TRACE_KO MAP_TRACE_MODULES
+		measure time-unpatched "$unpatched" "$bench nanoseconds" --cpus 2
+	)
+fi
+
+{
+	cat "$patched/include/config/kernel.release"
+	"$SCRIPTS/enter.sh" "clang$("$SCRIPTS/llvm-suffix.sh")" --version | head -n 1
+	"$SCRIPTS/enter.sh" rustc --version
+} > "$results/versions"
+"$SCRIPTS/enter.sh" "llvm-objdump$("$SCRIPTS/llvm-suffix.sh")" --disassemble --no-show-raw-insn \
+	"$BUILD/module-release/map_trace.ko" > "$results/disassembly"
+
+report() {
+	"$SCRIPTS/enter.sh" python3 "$SCRIPTS/bench_report.py" "$@"
+}
+
+report collect "$results" "$BUILD/bench.json"
+report plot "$BUILD/bench.json" "$BUILD/bench.svg"
+case $mode in
+check)
+	report check "$BUILD/bench.json" "$MAP_TRACE_ROOT/Documentation/cost.json"
+	;;
+save)
+	cp "$BUILD/bench.json" "$MAP_TRACE_ROOT/Documentation/cost.json"
+	cp "$BUILD/bench.svg" "$MAP_TRACE_ROOT/Documentation/cost.svg"
+	report tables "$BUILD/bench.json" > "$MAP_TRACE_ROOT/Documentation/cost-tables.rst"
+	say "Documentation/: cost.json, cost.svg and cost-tables.rst are those of this run"
+	;;
+*)
+	report tables "$BUILD/bench.json"
+	say "figures: $BUILD/bench.json, plot: $BUILD/bench.svg"
+	;;
+esac

@@ -17,6 +17,22 @@
 
 #define SECTION_PREFIX "map_trace/"
 
+/*
+ * Functions of libbpf 1.0 only, here and below, and of linux/bpf.h what that knows:
+ * what came later is here under a name of its own.
+ */
+#define PIN_PATH_FD (1U << 14)
+
+/* The arguments of BPF_OBJ_PIN */
+struct obj_pin {
+	__u64 pathname;
+	__u32 bpf_fd;
+	__u32 file_flags;
+	__s32 path_fd;
+	/* The kernel looks at it: not a hole, which nobody initializes */
+	__u32 zero;
+};
+
 static struct btf *vmlinux_btf(void)
 {
 	static struct btf *btf;
@@ -141,7 +157,11 @@ int map_trace_get_info(int link_fd, struct map_trace_info *info)
 
 struct bpf_link *map_trace_link_wrap(int link_fd)
 {
-	LIBBPF_OPTS(bpf_obj_pin_opts, opts, .file_flags = BPF_F_PATH_FD);
+	struct obj_pin pin = {
+		.pathname = (unsigned long)"link",
+		.bpf_fd = link_fd,
+		.file_flags = PIN_PATH_FD,
+	};
 	struct bpf_link *link = NULL;
 	int context, mount = -1, err;
 	char path[64];
@@ -156,8 +176,8 @@ struct bpf_link *map_trace_link_wrap(int link_fd)
 	if (mount < 0)
 		goto out;
 
-	opts.path_fd = mount;
-	if (bpf_obj_pin_opts(link_fd, "link", &opts)) {
+	pin.path_fd = mount;
+	if (syscall(__NR_bpf, BPF_OBJ_PIN, &pin, sizeof(pin))) {
 		err = errno;
 		goto out_mount;
 	}
@@ -255,7 +275,7 @@ static int find_map(const struct bpf_program *prog, const char *name)
 	int found = -ENOENT;
 	__u32 id = 0;
 
-	if (bpf_prog_get_info_by_fd(bpf_program__fd(prog), &prog_info, &len))
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(prog), &prog_info, &len))
 		return -errno;
 	while (!bpf_map_get_next_id(id, &id)) {
 		struct bpf_map_info info = {};
@@ -264,7 +284,7 @@ static int find_map(const struct bpf_program *prog, const char *name)
 		if (fd < 0)
 			continue;
 		len = sizeof(info);
-		if (!bpf_map_get_info_by_fd(fd, &info, &len) && info.btf_id &&
+		if (!bpf_obj_get_info_by_fd(fd, &info, &len) && info.btf_id &&
 		    info.btf_id == prog_info.btf_id && !strcmp(info.name, name)) {
 			if (found >= 0) {
 				close(found);

@@ -5,6 +5,10 @@
  */
 #include "testing_helpers.h"
 
+#include <elf.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <linux/bpf.h>
 
 FIXTURE(stock_libbpf) {
@@ -70,6 +74,50 @@ TEST(this_libbpf_knows_no_tracers)
 	EXPECT_EQ(NULL, libbpf_bpf_attach_type_str(map_trace_attach_type()));
 	EXPECT_NE(0, libbpf_prog_type_by_name("map_trace/source/UPDATE_ELEM", &prog_type,
 					      &attach_type));
+}
+
+/*
+ * Whatever the version that this was built with, the handler gets along with the oldest
+ * libbpf 1: no function of it that this binary calls is newer.
+ */
+TEST(functions_of_libbpf_1_0_are_enough)
+{
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), needed = 0;
+	const Elf64_Shdr *section;
+	const Elf64_Ehdr *elf;
+	struct stat st;
+	unsigned int i;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, fstat(fd, &st));
+	elf = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	ASSERT_NE(MAP_FAILED, elf);
+	ASSERT_EQ(ELFCLASS64, elf->e_ident[EI_CLASS]);
+	section = (const void *)elf + elf->e_shoff;
+	for (i = 0; i < elf->e_shnum; i++) {
+		const char *strings = (const void *)elf + section[section[i].sh_link].sh_offset;
+		const Elf64_Verneed *library = (const void *)elf + section[i].sh_offset;
+		unsigned int left = section[i].sh_info;
+
+		if (section[i].sh_type != SHT_GNU_verneed)
+			continue;
+		for (; left--; library = (const void *)library + library->vn_next) {
+			const Elf64_Vernaux *version = (const void *)library + library->vn_aux;
+			unsigned int versions = library->vn_cnt;
+
+			for (; versions--; version = (const void *)version + version->vna_next) {
+				const char *name = strings + version->vna_name;
+
+				if (strncmp(name, "LIBBPF_", 7))
+					continue;
+				needed++;
+				EXPECT_TRUE(!strncmp(name, "LIBBPF_0.", 9) ||
+					    !strcmp(name, "LIBBPF_1.0.0")) TH_LOG("%s", name);
+			}
+		}
+	}
+	if (!needed)
+		SKIP(return, "libbpf is linked in, and has no versions");
 }
 
 TEST(without_the_handler_nothing_loads)

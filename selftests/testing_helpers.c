@@ -169,7 +169,7 @@ bool is_jited(const struct bpf_program *prog)
 	struct bpf_prog_info info = {};
 	__u32 len = sizeof(info);
 
-	bpf_prog_get_info_by_fd(bpf_program__fd(prog), &info, &len);
+	bpf_obj_get_info_by_fd(bpf_program__fd(prog), &info, &len);
 	return info.jited_prog_len;
 }
 
@@ -234,7 +234,7 @@ int count_links(int prog_fd)
 	int count = 0;
 	__u32 id = 0;
 
-	if (bpf_prog_get_info_by_fd(prog_fd, &prog, &len))
+	if (bpf_obj_get_info_by_fd(prog_fd, &prog, &len))
 		return -errno;
 	while (!bpf_link_get_next_id(id, &id)) {
 		struct bpf_link_info link = {};
@@ -244,7 +244,7 @@ int count_links(int prog_fd)
 		if (fd < 0)
 			continue;
 		len = sizeof(link);
-		if (!bpf_link_get_info_by_fd(fd, &link, &len) && link.prog_id == prog.id)
+		if (!bpf_obj_get_info_by_fd(fd, &link, &len) && link.prog_id == prog.id)
 			count++;
 		close(fd);
 	}
@@ -256,5 +256,5 @@ long long run_count(int prog_fd)
 	struct bpf_prog_info info = {};
 	__u32 len = sizeof(info);
 
-	return bpf_prog_get_info_by_fd(prog_fd, &info, &len) ? -errno : (long long)info.run_cnt;
+	return bpf_obj_get_info_by_fd(prog_fd, &info, &len) ? -errno : (long long)info.run_cnt;
 }

@@ -95,6 +95,16 @@ static __u32 program_id(int fd)
 	return bpf_prog_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
 }
 
+/* What `bpftool prog` shows, too, of programs that were kept from running */
+static __u64 recursion_misses(const struct bpf_program *prog)
+{
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_prog_get_info_by_fd(bpf_program__fd(prog), &info, &len) ? -1ULL :
+	       info.recursion_misses;
+}
+
 static __u32 map_id(const struct bpf_map *map)
 {
 	struct bpf_map_info info = {};
@@ -550,7 +560,10 @@ TEST_F(links, run_that_recursion_prevents_is_missed)
 		EXPECT_EQ(i, info.missed);
 		EXPECT_EQ(i, fdinfo_number(link, "missed"));
 		EXPECT_EQ(0, info.failed);
+		/* The link's count, and the one that each program has */
+		EXPECT_EQ(i, recursion_misses(self->skel->progs.updates_inner));
 	}
+	EXPECT_EQ(0, recursion_misses(self->skel->progs.trace_update));
 	close(link);
 }
 

@@ -11,6 +11,7 @@
 
 FIXTURE(attach) {
 	struct basic_bpf *skel;
+	struct loaded *loaded;
 	struct map_trace_link_info info;
 	struct map_trace_link_create create;
 };
@@ -20,6 +21,8 @@ FIXTURE_SETUP(attach)
 	ASSERT_EQ(0, map_trace_setup());
 	self->skel = basic_bpf__open_and_load();
 	ASSERT_NE(NULL, self->skel);
+	self->loaded = note_loaded(self->skel->obj);
+	ASSERT_NE(NULL, self->loaded);
 	ASSERT_LE(0, map_trace_attach_type());
 	self->info.map_fd = bpf_map__fd(self->skel->maps.source);
 	self->info.trace_type = UPDATE;
@@ -32,6 +35,8 @@ FIXTURE_SETUP(attach)
 FIXTURE_TEARDOWN(attach)
 {
 	basic_bpf__destroy(self->skel);
+	/* Contract 12: whatever was refused, no reference to a map or a program is left. */
+	EXPECT_TRUE(loaded_is_gone(self->loaded));
 }
 
 static __s64 update(struct basic_bpf *skel, __u32 key, __u64 value)
@@ -42,7 +47,10 @@ static __s64 update(struct basic_bpf *skel, __u32 key, __u64 value)
 	return ret ? ret : op.ret;
 }
 
-/* Refused, nothing left behind, nothing traced. And with nothing wrong it attaches. */
+/*
+ * Refused, no link left behind, nothing traced. And with nothing wrong it attaches. What
+ * becomes of the map and the program is seen when the test is over.
+ */
 #define EXPECT_REFUSED(err) do {						\
 	int _links = count_links(self->create.prog_fd);				\
 	int _references = map_trace_module_references();			\
@@ -276,11 +284,13 @@ TEST_F(attach, map_that_programs_may_not_read_is_eperm)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_WRONLY_PROG);
 	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "unreadable", 4, 8, 8, &opts);
+	__u32 id = id_of_map(fd);
 
 	ASSERT_LE(0, fd);
 	self->info.map_fd = fd;
 	EXPECT_REFUSED(-EPERM);
 	close(fd);
+	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
 }
 
 TEST_F(attach, exclusive_map_is_eperm)
@@ -290,11 +300,13 @@ TEST_F(attach, exclusive_map_is_eperm)
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .excl_prog_hash = hash,
 		    .excl_prog_hash_size = sizeof(hash));
 	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "exclusive", 4, 8, 8, &opts);
+	__u32 id = id_of_map(fd);
 
 	ASSERT_LE(0, fd) TH_LOG("exclusive map: %s", strerror(errno));
 	self->info.map_fd = fd;
 	EXPECT_REFUSED(-EPERM);
 	close(fd);
+	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
 }
 
 TEST_F(attach, more_than_64_tracers_are_e2big)

@@ -10,7 +10,6 @@
 /* As Documentation/contract.rst has it */
 #define MAX_TRACERS 64
 #define SPIN_MS 300
-#define GONE_AFTER_MS 30000
 
 FIXTURE(contract) {
 	struct contract_bpf *skel;
@@ -113,33 +112,13 @@ TEST_F_TIMEOUT(contract, more_tracers_than_documented_are_e2big, 300)
 		close(links[i]);
 }
 
-/* Whether nothing has the map or the program any more, after a while */
-static bool is_gone(int (*get)(__u32 id), __u32 id)
-{
-	__u64 deadline = now_ns() + GONE_AFTER_MS * NSEC_PER_MSEC;
-	int fd;
-
-	while ((fd = get(id)) >= 0 && now_ns() < deadline) {
-		close(fd);
-		usleep(10000);
-	}
-	if (fd >= 0)
-		close(fd);
-	return fd < 0 && errno == ENOENT;
-}
-
 static void get_ids(struct __test_metadata *_metadata, const struct bpf_program *prog,
 		    const struct bpf_map *map, __u32 *prog_id, __u32 *map_id)
 {
-	struct bpf_prog_info prog_info = {};
-	struct bpf_map_info map_info = {};
-	__u32 len = sizeof(prog_info);
-
-	ASSERT_EQ(0, bpf_prog_get_info_by_fd(bpf_program__fd(prog), &prog_info, &len));
-	len = sizeof(map_info);
-	ASSERT_EQ(0, bpf_map_get_info_by_fd(bpf_map__fd(map), &map_info, &len));
-	*prog_id = prog_info.id;
-	*map_id = map_info.id;
+	*prog_id = id_of_program(bpf_program__fd(prog));
+	*map_id = id_of_map(bpf_map__fd(map));
+	ASSERT_NE(0, *prog_id);
+	ASSERT_NE(0, *map_id);
 }
 
 static void expect_gone(struct __test_metadata *_metadata, FIXTURE_DATA(contract) *self,

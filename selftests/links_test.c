@@ -71,30 +71,6 @@ static int tracer_after_release(struct basic_bpf *skel)
 	return tracer;
 }
 
-static bool program_is_gone(__u32 id)
-{
-	__u64 deadline = now_ns() + 60 * NSEC_PER_SEC;
-
-	for (;;) {
-		int fd = bpf_prog_get_fd_by_id(id);
-
-		if (fd < 0)
-			return errno == ENOENT;
-		close(fd);
-		if (now_ns() > deadline)
-			return false;
-		usleep(10000);
-	}
-}
-
-static __u32 program_id(int fd)
-{
-	struct bpf_prog_info info = {};
-	__u32 len = sizeof(info);
-
-	return bpf_prog_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
-}
-
 /* What `bpftool prog` shows, too, of programs that were kept from running */
 static __u64 recursion_misses(const struct bpf_program *prog)
 {
@@ -103,14 +79,6 @@ static __u64 recursion_misses(const struct bpf_program *prog)
 
 	return bpf_prog_get_info_by_fd(bpf_program__fd(prog), &info, &len) ? -1ULL :
 	       info.recursion_misses;
-}
-
-static __u32 map_id(const struct bpf_map *map)
-{
-	struct bpf_map_info info = {};
-	__u32 len = sizeof(info);
-
-	return bpf_map_get_info_by_fd(bpf_map__fd(map), &info, &len) ? 0 : info.id;
 }
 
 /*
@@ -242,15 +210,12 @@ TEST_F(links, link_that_is_got_by_id_is_the_same)
 
 TEST_F(links, detached_link_lets_go_of_the_map)
 {
-	struct bpf_map_info info = {};
-	__u32 len = sizeof(info), id;
-	__u64 deadline = now_ns() + 60 * NSEC_PER_SEC;
-	int map, link, fd;
+	int map, link;
+	__u32 id;
 
 	map = bpf_map_create(BPF_MAP_TYPE_HASH, "short_lived", 4, 8, 8, NULL);
 	ASSERT_LE(0, map);
-	ASSERT_EQ(0, bpf_map_get_info_by_fd(map, &info, &len));
-	id = info.id;
+	id = id_of_map(map);
 	link = map_trace_attach(self->first, map, UPDATE, 0);
 	ASSERT_LE(0, link);
 	/* The link holds it, */
@@ -260,12 +225,7 @@ TEST_F(links, detached_link_lets_go_of_the_map)
 	close(map);
 	/* but not once it is detached. */
 	ASSERT_EQ(0, map_trace_detach(link));
-	while ((fd = bpf_map_get_fd_by_id(id)) >= 0 && now_ns() < deadline) {
-		close(fd);
-		usleep(10000);
-	}
-	EXPECT_GT(0, fd);
-	EXPECT_EQ(ENOENT, errno);
+	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
 	close(link);
 }
 
@@ -309,7 +269,7 @@ TEST_F(links, update_only_replaces_the_program_that_is_expected)
 TEST_F(links, update_takes_over_the_references)
 {
 	int old = load_empty_tracer(UPDATE), new = load_empty_tracer(UPDATE);
-	__u32 old_id = program_id(old), new_id = program_id(new);
+	__u32 old_id = id_of_program(old), new_id = id_of_program(new);
 	struct map_trace_info info;
 	int fd;
 
@@ -325,7 +285,7 @@ TEST_F(links, update_takes_over_the_references)
 	/* Nobody has the old one now, and the link alone the new one. */
 	close(old);
 	close(new);
-	EXPECT_TRUE(program_is_gone(old_id));
+	EXPECT_TRUE(is_gone(bpf_prog_get_fd_by_id, old_id));
 	fd = bpf_prog_get_fd_by_id(new_id);
 	EXPECT_LE(0, fd);
 	close(fd);
@@ -334,10 +294,10 @@ TEST_F(links, update_takes_over_the_references)
 	/* A refused one is not kept. */
 	new = load_empty_tracer(DELETE);
 	ASSERT_LE(0, new);
-	new_id = program_id(new);
+	new_id = id_of_program(new);
 	EXPECT_EQ(-EINVAL, map_trace_update(self->link, new, -1));
 	close(new);
-	EXPECT_TRUE(program_is_gone(new_id));
+	EXPECT_TRUE(is_gone(bpf_prog_get_fd_by_id, new_id));
 }
 
 TEST_F(links, update_keeps_the_order)
@@ -375,7 +335,7 @@ TEST_F(links, update_repeats_the_checks)
 
 	/* Nothing of it took effect. */
 	ASSERT_EQ(0, map_trace_get_info(self->link, &info));
-	EXPECT_EQ(program_id(self->first), info.prog_id);
+	EXPECT_EQ(id_of_program(self->first), info.prog_id);
 	EXPECT_EQ(1, tracer_of_update(self->skel, 1));
 }
 
@@ -449,7 +409,7 @@ TEST_F(links, map_and_cookie_tell_several_maps_apart)
 	for (i = 0; i < ARRAY_SIZE(maps); i++) {
 		ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(maps[i]), &key, &value, BPF_ANY));
 		ASSERT_EQ(i + 1, self->skel->bss->nr_events);
-		EXPECT_EQ(map_id(maps[i]), events[i].map_id);
+		EXPECT_EQ(id_of_map(bpf_map__fd(maps[i])), events[i].map_id);
 		EXPECT_EQ(100 + i, events[i].cookie);
 	}
 
@@ -479,8 +439,8 @@ TEST_F(links, info_tells_map_type_and_cookie)
 	ASSERT_EQ(0, map_trace_get_info(link, &info));
 	EXPECT_EQ(map_trace_kernel_enum("bpf_link_type", "BPF_LINK_TYPE_MAP_TRACE"), info.type);
 	EXPECT_NE(0, info.id);
-	EXPECT_EQ(program_id(deleter), info.prog_id);
-	EXPECT_EQ(map_id(self->skel->maps.source), info.map_id);
+	EXPECT_EQ(id_of_program(deleter), info.prog_id);
+	EXPECT_EQ(id_of_map(bpf_map__fd(self->skel->maps.source)), info.map_id);
 	EXPECT_EQ(DELETE, info.trace_type);
 	EXPECT_EQ(0xfeedface12345678, info.cookie);
 	EXPECT_EQ(0, info.missed);
@@ -528,7 +488,7 @@ TEST_F(links, fdinfo_tells_the_same)
 		ASSERT_EQ(0, update(self->skel, i));
 	}
 	ASSERT_EQ(0, map_trace_get_info(link, &info));
-	EXPECT_EQ(map_id(self->skel->maps.source), fdinfo_number(link, "map_id"));
+	EXPECT_EQ(id_of_map(bpf_map__fd(self->skel->maps.source)), fdinfo_number(link, "map_id"));
 	EXPECT_EQ(UPDATE, fdinfo_number(link, "trace_type"));
 	EXPECT_EQ(4711, fdinfo_number(link, "cookie"));
 	EXPECT_EQ(0, fdinfo_number(link, "missed"));

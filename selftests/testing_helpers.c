@@ -18,6 +18,13 @@
 
 /* Not testing_helpers.h: the harness wants to be in one file of a binary only. */
 
+#define GONE_AFTER_MS 30000
+
+struct loaded {
+	__u32 maps[64];
+	__u32 programs[64];
+};
+
 __u64 now_ns(void)
 {
 	struct timespec ts;
@@ -225,6 +232,82 @@ int load_empty_tracer(__u32 trace_type)
 	fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "empty_tracer", "GPL", insns,
 			   sizeof(insns) / sizeof(*insns), &opts);
 	return fd < 0 ? -errno : fd;
+}
+
+__u32 id_of_map(int fd)
+{
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
+}
+
+__u32 id_of_program(int fd)
+{
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
+}
+
+bool is_gone(int (*get_fd_by_id)(__u32 id), __u32 id)
+{
+	__u64 deadline = now_ns() + GONE_AFTER_MS * 1000000ULL;
+
+	/* What never was is not gone. */
+	while (id) {
+		int fd = get_fd_by_id(id);
+
+		if (fd < 0)
+			return errno == ENOENT;
+		close(fd);
+		if (now_ns() > deadline)
+			break;
+		usleep(10000);
+	}
+	return false;
+}
+
+static void note_id(__u32 ids[64], unsigned int *nr, __u32 id)
+{
+	/* What was not loaded has no fd and no id. The last one stays 0. */
+	if (id && *nr < 63)
+		ids[(*nr)++] = id;
+}
+
+struct loaded *note_loaded(const struct bpf_object *obj)
+{
+	struct loaded *loaded = calloc(1, sizeof(*loaded));
+	unsigned int nr_maps = 0, nr_programs = 0;
+	struct bpf_program *prog;
+	struct bpf_map *map;
+
+	if (!loaded)
+		return NULL;
+	bpf_object__for_each_map(map, obj)
+		note_id(loaded->maps, &nr_maps, id_of_map(bpf_map__fd(map)));
+	bpf_object__for_each_program(prog, obj)
+		note_id(loaded->programs, &nr_programs, id_of_program(bpf_program__fd(prog)));
+	return loaded;
+}
+
+bool loaded_is_gone(struct loaded *loaded)
+{
+	const __u32 *id;
+	bool gone = true;
+
+	for (id = loaded->programs; *id; id++)
+		if (!is_gone(bpf_prog_get_fd_by_id, *id)) {
+			fprintf(stderr, "# program %u is still there\n", *id);
+			gone = false;
+		}
+	for (id = loaded->maps; *id; id++)
+		if (!is_gone(bpf_map_get_fd_by_id, *id)) {
+			fprintf(stderr, "# map %u is still there\n", *id);
+			gone = false;
+		}
+	free(loaded);
+	return gone;
 }
 
 int count_links(int prog_fd)

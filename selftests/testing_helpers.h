@@ -65,6 +65,18 @@ int attach_to(const struct bpf_program *prog, const struct bpf_map *map);
 /* A tracer that does nothing, with any map. Its fd, or a negative errno */
 int load_empty_tracer(__u32 trace_type);
 
+/* 0 if the fd is no map's, or no program's */
+__u32 id_of_map(int fd);
+__u32 id_of_program(int fd);
+
+/* Whether what had this id goes away, some time after the last reference was dropped */
+bool is_gone(int (*get_fd_by_id)(__u32 id), __u32 id);
+
+/* The maps and programs of an object that is loaded, to see later that they went with it */
+struct loaded *note_loaded(const struct bpf_object *obj);
+/* Says what is still there, some time after the object was closed. Frees @loaded. */
+bool loaded_is_gone(struct loaded *loaded);
+
 /* How many links there are of a program, whoever has them. Or a negative errno */
 int count_links(int prog_fd);
 

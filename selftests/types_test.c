@@ -101,10 +101,22 @@ FIXTURE_SETUP(types)
 	self->inner = -1;
 }
 
+/* No attach that was refused keeps one. */
+static void close_tracers(struct __test_metadata *_metadata, const int tracers[2])
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		__u32 id = id_of_program(tracers[i]);
+
+		close(tracers[i]);
+		EXPECT_TRUE(is_gone(bpf_prog_get_fd_by_id, id));
+	}
+}
+
 FIXTURE_TEARDOWN(types)
 {
-	close(self->tracers[0]);
-	close(self->tracers[1]);
+	close_tracers(_metadata, self->tracers);
 	btf__free(self->btf);
 	if (self->inner >= 0)
 		close(self->inner);
@@ -176,10 +188,12 @@ TEST_F(types, attach_is_eopnotsupp)
 {
 	__u32 types[] = { UPDATE, DELETE };
 	unsigned int i;
+	__u32 id;
 	int map;
 
 	map = create(self, &variant->map);
 	ASSERT_LE(0, map) TH_LOG("%s: %s", variant->map.name, strerror(-map));
+	id = id_of_map(map);
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
 		EXPECT_EQ(-EOPNOTSUPP, map_trace_attach(self->tracers[i], map, types[i], 0));
 		EXPECT_EQ(0, count_links(self->tracers[i]));
@@ -188,6 +202,7 @@ TEST_F(types, attach_is_eopnotsupp)
 	/* With the map and the tracers still there, at once */
 	EXPECT_EQ(0, map_trace_module_unload());
 	close(map);
+	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
 }
 
 FIXTURE(types_traced) {
@@ -201,8 +216,7 @@ FIXTURE_SETUP(types_traced)
 
 FIXTURE_TEARDOWN(types_traced)
 {
-	close(self->tracers[0]);
-	close(self->tracers[1]);
+	close_tracers(_metadata, self->tracers);
 }
 
 /* They are traceable, but have nothing to delete. */
@@ -215,12 +229,14 @@ TEST_F(types_traced, delete_on_an_array_is_eopnotsupp)
 
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
 		int map = bpf_map_create(types[i], "array", 4, 8, 1, NULL);
+		__u32 id = id_of_map(map);
 
 		ASSERT_LE(0, map);
 		EXPECT_EQ(-EOPNOTSUPP, map_trace_attach(self->tracers[1], map, DELETE, 0));
 		EXPECT_EQ(0, count_links(self->tracers[1]));
 		EXPECT_EQ(0, map_trace_module_references());
 		close(map);
+		EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
 	}
 	EXPECT_EQ(0, map_trace_module_unload());
 }

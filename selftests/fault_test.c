@@ -14,6 +14,7 @@
 
 #include "progs/operation.h"
 #include "basic.skel.h"
+#include "loops.skel.h"
 
 #define FAILSLAB "/sys/kernel/debug/failslab/"
 /* More allocations than any of the calls makes */
@@ -22,6 +23,7 @@
 
 FIXTURE(fault) {
 	struct basic_bpf *skel;
+	struct loaded *loaded;
 	int nth;
 };
 
@@ -45,6 +47,8 @@ FIXTURE_SETUP(fault)
 	ASSERT_EQ(0, map_trace_setup());
 	self->skel = basic_bpf__open_and_load();
 	ASSERT_NE(NULL, self->skel);
+	self->loaded = note_loaded(self->skel->obj);
+	ASSERT_NE(NULL, self->loaded);
 	snprintf(path, sizeof(path), "/proc/self/task/%d/fail-nth", gettid());
 	self->nth = open(path, O_RDWR | O_CLOEXEC);
 	if (self->nth < 0)
@@ -59,6 +63,7 @@ FIXTURE_TEARDOWN(fault)
 {
 	close(self->nth);
 	basic_bpf__destroy(self->skel);
+	EXPECT_TRUE(loaded_is_gone(self->loaded));
 	/* A reference that is lost keeps the module. */
 	EXPECT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
 }
@@ -95,13 +100,16 @@ static __s64 update(struct basic_bpf *skel, __u32 key)
 
 TEST_F_TIMEOUT(fault, attach, 400)
 {
+	int mirror = bpf_map__fd(self->skel->maps.mirror);
 	int nth, link, failures = 0;
 
 	for (nth = 1; nth < MAX_NTH; nth++) {
-		int prog = bpf_program__fd(self->skel->progs.trace_update);
+		/* It writes to a map: the loop check has an edge to look at, and to keep. */
+		int prog = bpf_program__fd(self->skel->progs.mirror_update);
 		/* It never had a tracer. */
 		int map = bpf_map_create(BPF_MAP_TYPE_HASH, "fresh", sizeof(__u32),
 					 sizeof(__u64), 4, NULL);
+		__u32 id = id_of_map(map);
 		__u64 value = 1;
 		__u32 key = 1;
 		bool failed;
@@ -121,12 +129,12 @@ TEST_F_TIMEOUT(fault, attach, 400)
 		}
 		/* Not half attached */
 		ASSERT_EQ(0, bpf_map_update_elem(map, &key, &value, BPF_ANY));
-		EXPECT_EQ(link >= 0, self->skel->bss->nr_events)
+		EXPECT_EQ(link >= 0, !bpf_map_delete_elem(mirror, &key))
 			TH_LOG("allocation %d: link %d", nth, link);
 		if (link >= 0)
 			close(link);
 		close(map);
-		self->skel->bss->nr_events = 0;
+		EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id)) TH_LOG("allocation %d", nth);
 		/* The next one has to begin with a module that nothing holds. */
 		ASSERT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
 		ASSERT_EQ(0, map_trace_module_load());
@@ -135,8 +143,93 @@ TEST_F_TIMEOUT(fault, attach, 400)
 	}
 	TH_LOG("%d allocations, %d failures", nth - 1, failures);
 	EXPECT_LT(nth, MAX_NTH);
-	/* The information, the tracer, the link, its file, the array, the list */
-	EXPECT_LE(6, failures);
+	/*
+	 * The information, the tracer, what it writes and the edges of that, twice, where
+	 * the loop check begins, twice, the link, its file, the array, the list
+	 */
+	EXPECT_LE(11, failures);
+}
+
+static int attach_updater(const struct bpf_program *prog, const struct bpf_map *map)
+{
+	return map_trace_attach(bpf_program__fd(prog), bpf_map__fd(map), UPDATE, 0);
+}
+
+/* Without memory, the old program goes on, and its writes are those that count. */
+TEST_F_TIMEOUT(fault, update_prog, 400)
+{
+	struct loops_bpf *loops = loops_bpf__open();
+	int before, link, after, back, old, new, nth, failures = 0;
+	struct map_trace_info info;
+	struct loaded *loaded;
+	__u64 value = 1;
+	__u32 key = 1;
+	int m1, m2;
+
+	ASSERT_NE(NULL, loops);
+	bpf_program__set_autoload(loops->progs.update_counts, true);
+	bpf_program__set_autoload(loops->progs.update_updates_m1, true);
+	bpf_program__set_autoload(loops->progs.update_updates_m2, true);
+	bpf_program__set_autoload(loops->progs.update_updates_m3, true);
+	ASSERT_EQ(0, loops_bpf__load(loops));
+	loaded = note_loaded(loops->obj);
+	ASSERT_NE(NULL, loaded);
+	old = bpf_program__fd(loops->progs.update_counts);
+	new = bpf_program__fd(loops->progs.update_updates_m2);
+	m1 = bpf_map__fd(loops->maps.m1);
+	m2 = bpf_map__fd(loops->maps.m2);
+
+	/* m0 -> m1 -> m2 -> m3: the loop check has to look in both directions. */
+	before = attach_updater(loops->progs.update_updates_m1, loops->maps.m0);
+	ASSERT_LE(0, before);
+	link = attach_updater(loops->progs.update_counts, loops->maps.m1);
+	ASSERT_LE(0, link);
+	after = attach_updater(loops->progs.update_updates_m3, loops->maps.m2);
+	ASSERT_LE(0, after);
+
+	for (nth = 1; nth < MAX_NTH; nth++) {
+		bool failed;
+		int err;
+
+		arm(self, nth);
+		err = map_trace_update(link, new, -1);
+		failed = disarm(self);
+		if (err) {
+			EXPECT_EQ(-ENOMEM, err);
+			EXPECT_TRUE(failed);
+			failures++;
+		}
+		ASSERT_EQ(0, map_trace_get_info(link, &info));
+		EXPECT_EQ(id_of_program(err ? old : new), info.prog_id)
+			TH_LOG("allocation %d: %s", nth, strerror(-err));
+		loops->bss->runs = 0;
+		ASSERT_EQ(0, bpf_map_update_elem(m1, &key, &value, BPF_ANY));
+		EXPECT_EQ(err ? 1 : 0, loops->bss->runs);
+		EXPECT_EQ(!err, !bpf_map_delete_elem(m2, &key));
+		/* Only the new one leads to where this comes from. */
+		back = attach_updater(loops->progs.update_updates_m1, loops->maps.m2);
+		if (err) {
+			EXPECT_LE(0, back) TH_LOG("allocation %d: %s", nth, strerror(-back));
+		} else {
+			EXPECT_EQ(-ELOOP, back);
+		}
+		if (back >= 0) {
+			ASSERT_EQ(0, map_trace_detach(back));
+			close(back);
+		}
+		ASSERT_EQ(0, map_trace_update(link, old, -1));
+		if (!failed)
+			break;
+	}
+	TH_LOG("%d allocations, %d failures", nth - 1, failures);
+	EXPECT_LT(nth, MAX_NTH);
+	/* What it writes, the edges, twice, and the loop check, twice in each direction */
+	EXPECT_LE(7, failures);
+	close(before);
+	close(link);
+	close(after);
+	loops_bpf__destroy(loops);
+	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
 TEST_F(fault, detach_cannot_fail)

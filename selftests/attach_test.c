@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What BPF_LINK_CREATE refuses, row by row of the contract's table of errors */
+/*
+ * What BPF_LINK_CREATE refuses, row by row of the contract's table of errors, and whom
+ * BPF_PROG_LOAD refuses
+ */
 #include "testing_helpers.h"
 
 #include <fcntl.h>
 #include <sys/syscall.h>
+
+#include <linux/capability.h>
 
 #include "progs/operation.h"
 #include "basic.skel.h"
@@ -307,6 +312,31 @@ TEST_F(attach, exclusive_map_is_eperm)
 	EXPECT_REFUSED(-EPERM);
 	close(fd);
 	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
+}
+
+/* Contract 10: what it takes to load any program of BPF_PROG_TYPE_TRACING */
+TEST_F(attach, load_without_the_capabilities_is_eperm)
+{
+	static const __u64 too_few[] = {
+		0, 1ULL << CAP_BPF, 1ULL << CAP_PERFMON, 1ULL << CAP_BPF | 1ULL << CAP_NET_ADMIN,
+	};
+	const __u32 types[] = { UPDATE, DELETE };
+	unsigned int type, i;
+	int fd;
+
+	for (type = 0; type < ARRAY_SIZE(types); type++) {
+		for (i = 0; i < ARRAY_SIZE(too_few); i++) {
+			ASSERT_EQ(0, set_capabilities(too_few[i]));
+			EXPECT_EQ(-EPERM, load_empty_tracer(types[type]));
+		}
+		ASSERT_EQ(0, set_capabilities(1ULL << CAP_BPF | 1ULL << CAP_PERFMON));
+		fd = load_empty_tracer(types[type]);
+		EXPECT_LE(0, fd) TH_LOG("load: %s", strerror(-fd));
+		close(fd);
+	}
+	/* They are enough to attach it, too. */
+	EXPECT_ATTACHES();
+	ASSERT_EQ(0, set_capabilities(-1ULL));
 }
 
 TEST_F(attach, more_than_64_tracers_are_e2big)

@@ -5,8 +5,12 @@
  */
 #include "testing_helpers.h"
 
+#include <linux/capability.h>
+
 #include "progs/operation.h"
+#include "progs/prog_load.h"
 #include "basic.skel.h"
+#include "prog_load.skel.h"
 
 #define MODPROBE "/proc/sys/kernel/modprobe"
 /* Maps are freed after grace periods, by a work item. */
@@ -77,6 +81,79 @@ TEST_F(lifetime, tracer_does_not_load_without_the_module)
 	ASSERT_NE(NULL, skel);
 	EXPECT_EQ(0, load_one_program(skel->obj, "trace_update", log_buf, sizeof(log_buf)));
 	basic_bpf__destroy(skel);
+}
+
+/* What a distribution's users do: nobody has to load the module by hand. */
+TEST_F(lifetime, tracer_that_loads_brings_the_module)
+{
+	int map, tracer, link;
+
+	ASSERT_EQ(0, write_proc(MODPROBE, self->modprobe, NULL, 0));
+	tracer = load_empty_tracer(UPDATE);
+	EXPECT_LE(0, tracer) TH_LOG("load: %s", strerror(-tracer));
+	EXPECT_TRUE(map_trace_module_loaded());
+	map = bpf_map_create(BPF_MAP_TYPE_HASH, "source", 4, 8, 8, NULL);
+	ASSERT_LE(0, map);
+	link = map_trace_attach(tracer, map, UPDATE, 0);
+	EXPECT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
+	close(link);
+	close(map);
+	close(tracer);
+}
+
+/* modprobe is a process, for which nobody waits in a program. */
+TEST_F(lifetime, tracer_that_a_program_loads_does_not_bring_the_module)
+{
+	struct load load = {
+		.attach_type = map_trace_attach_type(),
+		.attach_btf_id = map_trace_target_id("bpf_map_trace__update_elem"),
+	};
+	struct prog_load_bpf *skel = prog_load_bpf__open_and_load();
+
+	ASSERT_NE(NULL, skel);
+	ASSERT_EQ(0, write_proc(MODPROBE, self->modprobe, NULL, 0));
+	ASSERT_EQ(0, run_program(skel->progs.load_tracer, &load, sizeof(load)));
+	EXPECT_EQ(-EOPNOTSUPP, load.ret);
+	EXPECT_FALSE(map_trace_module_loaded());
+
+	/* Nothing but the module was missing. */
+	ASSERT_EQ(0, map_trace_module_load());
+	ASSERT_EQ(0, run_program(skel->progs.load_tracer, &load, sizeof(load)));
+	EXPECT_LT(0, load.ret) TH_LOG("load: %s", strerror(-load.ret));
+	if (load.ret > 0)
+		close(load.ret);
+	prog_load_bpf__destroy(skel);
+}
+
+/* Nobody who may not load a tracer can have the module loaded. */
+TEST_F(lifetime, tracer_that_is_not_permitted_does_not_bring_the_module)
+{
+	int tracer;
+
+	ASSERT_EQ(0, write_proc(MODPROBE, self->modprobe, NULL, 0));
+	ASSERT_EQ(0, set_capabilities(1ULL << CAP_PERFMON));
+	EXPECT_EQ(-EPERM, load_empty_tracer(UPDATE));
+	ASSERT_EQ(0, set_capabilities(1ULL << CAP_BPF));
+	EXPECT_EQ(-EPERM, load_empty_tracer(UPDATE));
+	EXPECT_FALSE(map_trace_module_loaded());
+
+	/* All that it takes */
+	ASSERT_EQ(0, set_capabilities(1ULL << CAP_BPF | 1ULL << CAP_PERFMON));
+	tracer = load_empty_tracer(UPDATE);
+	EXPECT_LE(0, tracer) TH_LOG("load: %s", strerror(-tracer));
+	EXPECT_TRUE(map_trace_module_loaded());
+	close(tracer);
+	ASSERT_EQ(0, set_capabilities(-1ULL));
+}
+
+TEST_F(lifetime, libbpf_tells_whether_the_module_is_there)
+{
+	EXPECT_EQ(0, libbpf_probe_bpf_map_trace(BPF_MAP_TRACE_UPDATE_ELEM, NULL));
+	EXPECT_EQ(0, libbpf_probe_bpf_map_trace(BPF_MAP_TRACE_DELETE_ELEM, NULL));
+	EXPECT_FALSE(map_trace_module_loaded());
+	ASSERT_EQ(0, map_trace_module_load());
+	EXPECT_EQ(1, libbpf_probe_bpf_map_trace(BPF_MAP_TRACE_UPDATE_ELEM, NULL));
+	EXPECT_EQ(1, libbpf_probe_bpf_map_trace(BPF_MAP_TRACE_DELETE_ELEM, NULL));
 }
 
 TEST_F(lifetime, program_loaded_before_the_module_is_traced)

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/capability.h>
 #include <linux/filter.h>
 
 #include <bpf/bpf.h>
@@ -308,6 +309,19 @@ bool loaded_is_gone(struct loaded *loaded)
 		}
 	free(loaded);
 	return gone;
+}
+
+int set_capabilities(__u64 mask)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	int i;
+
+	if (syscall(__NR_capget, &header, data))
+		return -errno;
+	for (i = 0; i < _LINUX_CAPABILITY_U32S_3; i++, mask >>= 32)
+		data[i].effective = data[i].permitted & (__u32)mask;
+	return syscall(__NR_capset, &header, data) ? -errno : 0;
 }
 
 int count_links(int prog_fd)

@@ -77,6 +77,9 @@ struct loaded *note_loaded(const struct bpf_object *obj);
 /* Says what is still there, some time after the object was closed. Frees @loaded. */
 bool loaded_is_gone(struct loaded *loaded);
 
+/* Of those that are permitted, let only these capabilities be effective, 1ULL << CAP_* each. */
+int set_capabilities(__u64 mask);
+
 /* How many links there are of a program, whoever has them. Or a negative errno */
 int count_links(int prog_fd);
 

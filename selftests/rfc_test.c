@@ -7,6 +7,8 @@
 
 #include <sys/syscall.h>
 
+#include <linux/filter.h>
+
 #include "progs/rfc.h"
 #include "rfc.skel.h"
 
@@ -175,6 +177,130 @@ TEST_F(rfc, defect_10_no_operation_pays_after_the_last_detach)
 	EXPECT_EQ(1, traced_bytes(self->skel));
 	close(update[0]);
 	close(delete);
+}
+
+#define INSN(_code, _dst, _src, _off, _imm) ((struct bpf_insn){			\
+	.code = (_code), .dst_reg = (_dst), .src_reg = (_src), .off = (_off), .imm = (_imm) })
+
+#define MAX_INSNS 64
+
+/*
+ * What the kernel makes of one update or delete, as it is at run time. Returns how many
+ * instructions that is, or a negative errno.
+ */
+static int translate(enum bpf_map_type type, int function, struct bpf_insn *translated)
+{
+	int map = bpf_map_create(type, "operated_on", 4, 8, 1, NULL);
+	struct bpf_insn insns[] = {
+		INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -4, 0),
+		INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, -16, 0),
+		INSN(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map),
+		INSN(0, 0, 0, 0, 0),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_2, BPF_REG_10, 0, 0),
+		INSN(BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_2, 0, 0, -4),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_X, BPF_REG_3, BPF_REG_10, 0, 0),
+		INSN(BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_3, 0, 0, -16),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_4, 0, 0, 0),
+		INSN(BPF_JMP | BPF_CALL, 0, 0, 0, function),
+		INSN(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, 0, 0),
+		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+	};
+	struct bpf_prog_info info = {
+		.xlated_prog_insns = (unsigned long)translated,
+		.xlated_prog_len = MAX_INSNS * sizeof(*translated),
+	};
+	__u32 len = sizeof(info);
+	int prog, err;
+
+	if (map < 0)
+		return -errno;
+	prog = bpf_prog_load(BPF_PROG_TYPE_RAW_TRACEPOINT, "operates", "GPL", insns,
+			     ARRAY_SIZE(insns), NULL);
+	close(map);
+	if (prog < 0)
+		return prog;
+	err = bpf_prog_get_info_by_fd(prog, &info, &len) ? -errno : 0;
+	close(prog);
+	if (err)
+		return err;
+	return info.jited_prog_len ? info.xlated_prog_len / sizeof(*translated) : -EOPNOTSUPP;
+}
+
+/*
+ * How many of them are executed where no byte of memory is set, up to the exit. @called
+ * is the function that is called, once. A negative errno if they do something else.
+ */
+static int executed(const struct bpf_insn *insns, int count, __s32 *called)
+{
+	int i, steps = 0, calls = 0, zero = -1;
+
+	for (i = 0; i < count; i++, steps++) {
+		const struct bpf_insn *insn = &insns[i];
+
+		switch (insn->code) {
+		case BPF_LD | BPF_DW | BPF_IMM:
+			i++;
+			break;
+		case BPF_LDX | BPF_MEM | BPF_B:
+			zero = insn->dst_reg;
+			break;
+		case BPF_JMP32 | BPF_JEQ | BPF_K:
+			if (insn->dst_reg != zero || insn->imm)
+				return -EINVAL;
+			i += insn->off;
+			break;
+		case BPF_JMP | BPF_JA:
+			i += insn->off;
+			break;
+		case BPF_JMP | BPF_CALL:
+			calls++;
+			*called = insn->imm;
+			break;
+		case BPF_JMP | BPF_EXIT:
+			return calls == 1 ? steps : -EINVAL;
+		}
+	}
+	return -EINVAL;
+}
+
+/*
+ * Contract 11: one load and one jump, and then the same call as before. A delete from an
+ * array, which cannot be traced, is what an operation was before there was tracing; the
+ * others are the same program.
+ */
+TEST_F(rfc, contract_11_untraced_operation_tests_a_byte_and_no_more)
+{
+	static const struct {
+		enum bpf_map_type type;
+		int function;
+	} operations[] = {
+		{ BPF_MAP_TYPE_HASH, BPF_FUNC_map_update_elem },
+		{ BPF_MAP_TYPE_HASH, BPF_FUNC_map_delete_elem },
+		{ BPF_MAP_TYPE_ARRAY, BPF_FUNC_map_update_elem },
+		{ BPF_MAP_TYPE_LRU_HASH, BPF_FUNC_map_delete_elem },
+	};
+	struct bpf_insn insns[MAX_INSNS];
+	int count, before, trampolines, i;
+	unsigned int operation;
+	__s32 called;
+
+	count = translate(BPF_MAP_TYPE_ARRAY, BPF_FUNC_map_delete_elem, insns);
+	ASSERT_LT(0, count) TH_LOG("load: %s", strerror(-count));
+	before = executed(insns, count, &called);
+	ASSERT_LT(0, before);
+
+	for (operation = 0; operation < ARRAY_SIZE(operations); operation++) {
+		count = translate(operations[operation].type, operations[operation].function,
+				  insns);
+		ASSERT_LT(0, count) TH_LOG("load: %s", strerror(-count));
+		EXPECT_EQ(before + 2, executed(insns, count, &called));
+		/* The trampoline is there, and is not what is called. */
+		trampolines = 0;
+		for (i = 0; i < count; i++)
+			if (insns[i].code == (BPF_JMP | BPF_CALL) && insns[i].imm != called)
+				trampolines++;
+		EXPECT_EQ(1, trampolines);
+	}
 }
 
 /* An attach that is refused leaves no byte set. */

@@ -14,6 +14,7 @@
 
 #include "progs/operation.h"
 #include "basic.skel.h"
+#include "feature_probe.skel.h"
 #include "libbpf.skel.h"
 
 #define KEY 5
@@ -557,6 +558,28 @@ TEST_F_TIMEOUT(bpftool, prog_show_names_what_it_traces, BPFTOOL_TIMEOUT)
 		      "\"link_id\":%u}]", self->map.id, self->link.id);
 	/* Loaded, but not attached */
 	EXPECT_OUTPUT("\"trace_type\":\"UPDATE_ELEM\",\"traced_maps\":[]");
+}
+
+/*
+ * For each type of program it tries each helper, some thousand programs. Where it cannot
+ * load those, there is nothing to try.
+ */
+TEST_F_TIMEOUT(bpftool, feature_probe_tells_whether_maps_can_be_traced, BPFTOOL_TIMEOUT)
+{
+	struct feature_probe_bpf *skel = feature_probe_bpf__open_and_load();
+
+	ASSERT_NE(NULL, skel);
+	ASSERT_EQ(0, feature_probe_bpf__attach(skel));
+	BPFTOOL("feature probe kernel");
+	EXPECT_OUTPUT("\nMap tracing is available\n");
+	EXPECT_OUTPUT("\nBounded loop support is NOT available\n");
+	BPFTOOL("-j feature probe kernel");
+	EXPECT_OUTPUT("\"have_map_trace\":true");
+
+	skel->bss->refuse_tracers = true;
+	BPFTOOL("feature probe kernel");
+	EXPECT_OUTPUT("\nMap tracing is NOT available\n");
+	feature_probe_bpf__destroy(skel);
 }
 
 TEST_HARNESS_MAIN

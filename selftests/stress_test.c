@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Contract 2 and 3 under load: tracers come and go while two CPUs change the map */
+/* Contract 2, 3 and 4 under load: tracers come, go and change while CPUs change the map */
 #include "testing_helpers.h"
 
 #include <pthread.h>
@@ -8,6 +8,9 @@
 
 #define CYCLES 1000
 #define WORKERS 2
+/* How long a link's program changes for, and how often it has to at least */
+#define SWAP_NS (2 * NSEC_PER_SEC)
+#define MIN_SWAPS 200
 
 FIXTURE(stress) {
 	struct load_bpf *skel;
@@ -170,6 +173,52 @@ TEST_F(stress, every_operation_of_two_cpus_is_traced)
 		EXPECT_EQ(0, info.failed);
 		close(links[i]);
 	}
+}
+
+/* Contract 4: the old program or the new one, never none and never both */
+TEST_F(stress, every_operation_runs_the_old_program_or_the_new_one)
+{
+	__typeof__(self->skel->bss) bss = self->skel->bss;
+	struct worker workers[WORKERS] = {};
+	struct map_trace_info info;
+	int progs[2], link, swaps, i;
+	__u64 deadline;
+
+	if (online_cpus() < WORKERS)
+		SKIP(return, "needs %d CPUs", WORKERS);
+	progs[0] = bpf_program__fd(self->skel->progs.count_update);
+	progs[1] = bpf_program__fd(self->skel->progs.count_update_second);
+	/* Attached before the first operation: all of them are traced. */
+	link = attach_to(self->skel->progs.count_update, self->skel->maps.source);
+	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
+	for (i = 0; i < WORKERS; i++) {
+		workers[i].prog = self->skel->progs.churn;
+		workers[i].cpu = i;
+		ASSERT_EQ(0, pthread_create(&workers[i].thread, NULL, work, &workers[i]));
+	}
+	while (!counter(&bss->updates_done))
+		usleep(1000);
+
+	deadline = now_ns() + SWAP_NS;
+	for (swaps = 0; swaps < MIN_SWAPS || now_ns() < deadline; swaps++) {
+		ASSERT_EQ(0, map_trace_update(link, progs[(swaps + 1) % 2], progs[swaps % 2]));
+	}
+	for (i = 0; i < WORKERS; i++) {
+		__atomic_store_n(&workers[i].stop, 1, __ATOMIC_RELAXED);
+		ASSERT_EQ(0, pthread_join(workers[i].thread, NULL));
+		EXPECT_EQ(0, workers[i].err);
+	}
+	TH_LOG("%d swaps, %llu updates: %llu and %llu", swaps, bss->updates_done,
+	       bss->updates_traced, bss->updates_traced_by_second);
+	EXPECT_LT(0, bss->updates_traced);
+	EXPECT_LT(0, bss->updates_traced_by_second);
+	EXPECT_EQ(bss->updates_done, bss->updates_traced + bss->updates_traced_by_second);
+	EXPECT_EQ(0, bss->failures);
+	EXPECT_EQ(0, bss->wrong_values);
+	ASSERT_EQ(0, map_trace_get_info(link, &info));
+	EXPECT_EQ(0, info.missed);
+	EXPECT_EQ(0, info.failed);
+	close(link);
 }
 
 TEST_HARNESS_MAIN

@@ -23,6 +23,7 @@ __u64 failures;
 
 /* What the tracers saw */
 __u64 updates_traced;
+__u64 updates_traced_by_second;
 __u64 deletes_traced;
 __u64 wrong_values;
 
@@ -57,6 +58,14 @@ int count_update(struct bpf_map_trace_ctx__update_elem *ctx)
 	if (*(__u64 *)ctx->value != ~(__u64)*(__u32 *)ctx->key)
 		__sync_fetch_and_add(&wrong_values, 1);
 	__sync_fetch_and_add(&updates_traced, 1);
+	return 0;
+}
+
+/* What a link runs in its place, from one update of the map to the next */
+SEC("map_trace/source/UPDATE_ELEM")
+int count_update_second(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	__sync_fetch_and_add(&updates_traced_by_second, 1);
 	return 0;
 }
 

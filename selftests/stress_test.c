@@ -11,6 +11,8 @@
 /* How long a link's program changes for, and how often it has to at least */
 #define SWAP_NS (2 * NSEC_PER_SEC)
 #define MIN_SWAPS 200
+/* How many maps get their first two tracers */
+#define FIRST_ATTACHES 40
 
 FIXTURE(stress) {
 	struct load_bpf *skel;
@@ -219,6 +221,81 @@ TEST_F(stress, every_operation_runs_the_old_program_or_the_new_one)
 	EXPECT_EQ(0, info.missed);
 	EXPECT_EQ(0, info.failed);
 	close(link);
+}
+
+struct first_attach {
+	pthread_t thread;
+	/* How many of them are ready */
+	__u32 *ready;
+	int cpu;
+	int prog;
+	int map;
+	int link;
+};
+
+static void *attach_first(void *argument)
+{
+	struct first_attach *attach = argument;
+	int err = pin_to_cpu(attach->cpu);
+
+	/* Not a barrier that sleeps: who is woken is late. */
+	__atomic_add_fetch(attach->ready, 1, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(attach->ready, __ATOMIC_SEQ_CST) < 2)
+		;
+	attach->link = err ? err : map_trace_attach(attach->prog, attach->map, UPDATE, 0);
+	return NULL;
+}
+
+/* A map gets its list with the first tracer. Of two that race, each brings one along. */
+TEST_F_TIMEOUT(stress, two_first_attaches_to_a_map_both_run, 300)
+{
+	__typeof__(self->skel->bss) bss = self->skel->bss;
+	struct first_attach attaches[2] = {
+		{ .cpu = 0, .prog = bpf_program__fd(self->skel->progs.count_update) },
+		{ .cpu = 1, .prog = bpf_program__fd(self->skel->progs.count_update_second) },
+	};
+	int round, map, i;
+
+	if (online_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	for (round = 0; round < FIRST_ATTACHES; round++) {
+		int gone = round % 2;
+		__u64 value = ~0ULL;
+		__u32 key = 0, ready = 0;
+
+		bss->updates_traced = 0;
+		bss->updates_traced_by_second = 0;
+		map = bpf_map_create(BPF_MAP_TYPE_HASH, "fresh", sizeof(key), sizeof(value), 1,
+				     NULL);
+		ASSERT_LE(0, map);
+		for (i = 0; i < 2; i++) {
+			attaches[i].ready = &ready;
+			attaches[i].map = map;
+			ASSERT_EQ(0, pthread_create(&attaches[i].thread, NULL, attach_first,
+						    &attaches[i]));
+		}
+		for (i = 0; i < 2; i++) {
+			ASSERT_EQ(0, pthread_join(attaches[i].thread, NULL));
+		}
+		for (i = 0; i < 2; i++) {
+			ASSERT_LE(0, attaches[i].link)
+				TH_LOG("round %d: %s", round, strerror(-attaches[i].link));
+		}
+		ASSERT_EQ(0, bpf_map_update_elem(map, &key, &value, BPF_ANY));
+		ASSERT_EQ(1, bss->updates_traced) TH_LOG("round %d", round);
+		ASSERT_EQ(1, bss->updates_traced_by_second) TH_LOG("round %d", round);
+
+		/* One goes, and the other one stays. */
+		ASSERT_EQ(0, map_trace_detach(attaches[gone].link));
+		ASSERT_EQ(0, bpf_map_update_elem(map, &key, &value, BPF_ANY));
+		ASSERT_EQ(1 + (gone == 1), bss->updates_traced) TH_LOG("round %d", round);
+		ASSERT_EQ(1 + (gone == 0), bss->updates_traced_by_second)
+			TH_LOG("round %d", round);
+		for (i = 0; i < 2; i++)
+			close(attaches[i].link);
+		close(map);
+	}
+	EXPECT_EQ(0, bss->wrong_values);
 }
 
 TEST_HARNESS_MAIN

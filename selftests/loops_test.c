@@ -6,6 +6,7 @@
 #include "testing_helpers.h"
 
 #include <pthread.h>
+#include <sys/syscall.h>
 
 #include "progs/loops.h"
 #include "progs/operation.h"
@@ -14,6 +15,11 @@
 /* A close may defer. */
 #define GONE_AFTER_NS (10 * NSEC_PER_SEC)
 #define RACES 60
+
+/* How many tracers may follow each other in an NMI */
+#define MAX_CHAIN_NMI 3
+
+#define KPROBES_OPTIMIZATION "/proc/sys/debug/kprobes-optimization"
 
 static char log_buf[1 << 16];
 
@@ -754,6 +760,120 @@ TEST_F(loops, unknown_chain_ends_after_eight_tracers)
 		/* The ninth is not run, but what it would have traced was done. */
 		EXPECT_EQ(i < MAX_CHAIN, holds(self, i + 1, 5)) TH_LOG("m%d", i + 1);
 	}
+}
+
+static int print_nothing(enum libbpf_print_level level, const char *format, va_list arguments)
+{
+	return 0;
+}
+
+/*
+ * A breakpoint counts as NMI. It is one where the probe is not at the beginning of the
+ * function, which ftrace has a way into, and where the kernel makes no jump of it.
+ * Where its first instructions end is found out by trying.
+ */
+static struct bpf_link *attach_to_breakpoint(const struct bpf_program *prog, const char *function)
+{
+	LIBBPF_OPTS(bpf_kprobe_opts, opts);
+	libbpf_print_fn_t print = libbpf_set_print(print_nothing);
+	struct bpf_link *link = NULL;
+
+	for (opts.offset = 5; !link && opts.offset < 32; opts.offset++)
+		link = bpf_program__attach_kprobe_opts(prog, function, &opts);
+	libbpf_set_print(print);
+	return link;
+}
+
+/* The stack of an NMI is small. */
+TEST_F(loops, unknown_chain_in_an_nmi_ends_after_three_tracers)
+{
+	struct bpf_link *probe;
+	char old[8];
+	int i, err;
+
+	LOAD("update_updates_dynamic", "update_m0_in_kprobe");
+	for (i = 0; i < MAX_CHAIN_NMI + 2; i++) {
+		self->chain[i] = attach_with_cookie(self, "update_updates_dynamic", i, i + 1);
+		ASSERT_LE(0, self->chain[i]) TH_LOG("attach: %s", strerror(-self->chain[i]));
+	}
+	err = write_proc(KPROBES_OPTIMIZATION, "0", old, sizeof(old));
+	ASSERT_EQ(0, err) TH_LOG("%s: %s", KPROBES_OPTIMIZATION, strerror(-err));
+	probe = attach_to_breakpoint(self->skel->progs.update_m0_in_kprobe, "__x64_sys_getpgid");
+	EXPECT_NE(NULL, probe);
+	self->skel->bss->output_ret = 1;
+	self->skel->bss->input_pid = getpid();
+	syscall(__NR_getpgid, 0);
+	bpf_link__destroy(probe);
+	write_proc(KPROBES_OPTIMIZATION, old, NULL, 0);
+
+	ASSERT_EQ(0, self->skel->bss->output_ret);
+	for (i = 0; i < MAX_CHAIN_NMI + 2; i++) {
+		EXPECT_EQ(i < MAX_CHAIN_NMI, self->skel->bss->runs_by_cookie[i + 1])
+			TH_LOG("tracer %d", i);
+		EXPECT_EQ(i == MAX_CHAIN_NMI, missed(self->chain[i])) TH_LOG("tracer %d", i);
+		EXPECT_EQ(i <= MAX_CHAIN_NMI, holds(self, i, 5)) TH_LOG("m%d", i);
+	}
+
+	/* A task has room for all of them. */
+	ASSERT_EQ(0, operate(self, OPERATION_UPDATE, 6, 66));
+	for (i = 0; i < MAX_CHAIN_NMI + 2; i++) {
+		EXPECT_TRUE(holds(self, i + 1, 6)) TH_LOG("m%d", i + 1);
+		EXPECT_EQ(i == MAX_CHAIN_NMI, missed(self->chain[i])) TH_LOG("tracer %d", i);
+	}
+}
+
+/*
+ * Contract 9: a tracer runs wherever its operation may run. Here that is where the lock is
+ * held which the tracer needs.
+ */
+static void meet_a_lock(struct __test_metadata *_metadata, FIXTURE_DATA(loops) *self,
+			struct bpf_link *probe, int link)
+{
+	ASSERT_NE(NULL, probe);
+	/* From the second time on, there is an element that another one takes the place of. */
+	ASSERT_EQ(0, run_program(self->skel->progs.update_guarded, NULL, 0));
+	self->skel->bss->output_ret = 1;
+	self->skel->bss->input_pid = getpid();
+	ASSERT_EQ(0, run_program(self->skel->progs.update_guarded, NULL, 0));
+	bpf_link__destroy(probe);
+
+	/* The tracer could not follow. The operation is what it would have been without. */
+	EXPECT_EQ(0, self->skel->bss->output_ret);
+	EXPECT_TRUE(holds(self, 0, 5));
+	EXPECT_EQ(-EDEADLK, self->skel->bss->guarded_ret);
+	EXPECT_EQ(1, failed(link));
+	EXPECT_EQ(0, missed(link));
+
+	/* Anywhere else it can. */
+	EXPECT_EQ(0, operate(self, OPERATION_UPDATE, 6, 66));
+	EXPECT_EQ(0, self->skel->bss->guarded_ret);
+	EXPECT_EQ(1, failed(link));
+}
+
+TEST_F(loops, tracer_that_meets_a_held_lock_fails_and_its_operation_does_not)
+{
+	int link;
+
+	LOAD("update_updates_guarded", "update_guarded", "update_m0_in_fentry");
+	link = EXPECT_ATTACHES("update_updates_guarded", 0);
+	meet_a_lock(_metadata, self, bpf_program__attach(self->skel->progs.update_m0_in_fentry),
+		    link);
+	close(link);
+}
+
+TEST_F(loops, tracer_in_an_nmi_that_meets_a_held_lock_fails_and_its_operation_does_not)
+{
+	char old[8];
+	int link, err;
+
+	LOAD("update_updates_guarded", "update_guarded", "update_m0_in_kprobe");
+	link = EXPECT_ATTACHES("update_updates_guarded", 0);
+	err = write_proc(KPROBES_OPTIMIZATION, "0", old, sizeof(old));
+	ASSERT_EQ(0, err) TH_LOG("%s: %s", KPROBES_OPTIMIZATION, strerror(-err));
+	meet_a_lock(_metadata, self, attach_to_breakpoint(self->skel->progs.update_m0_in_kprobe,
+							  "bpf_obj_cancel_fields"), link);
+	write_proc(KPROBES_OPTIMIZATION, old, NULL, 0);
+	close(link);
 }
 
 /* The depth is given back: what ran into the limit once does not stay there. */

@@ -388,3 +388,74 @@ int delete_deletes_dynamic(struct bpf_map_trace_ctx__delete_elem *ctx)
 	bpf_map_delete_elem(map, &other);
 	return 0;
 }
+
+/* Operations where no program was meant to be. Attached to a function of choice */
+
+/* Once, and only in this process */
+__u32 input_pid;
+__s64 output_ret;
+
+static __always_inline int update_m0_once(void)
+{
+	__u64 number = 5;
+	__u32 key = 5;
+
+	if ((bpf_get_current_pid_tgid() >> 32) != input_pid)
+		return 0;
+	input_pid = 0;
+	output_ret = bpf_map_update_elem(&m0, &key, &number, 0);
+	return 0;
+}
+
+SEC("?kprobe")
+int update_m0_in_kprobe(void *ctx)
+{
+	return update_m0_once();
+}
+
+/*
+ * Called by a map with timers, with the lock of the bucket, where an element takes the
+ * place of another one
+ */
+SEC("?fentry/bpf_obj_cancel_fields")
+int update_m0_in_fentry(void *ctx)
+{
+	return update_m0_once();
+}
+
+struct guarded_value {
+	struct bpf_timer timer;
+	__u64 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__type(value, struct guarded_value);
+} guarded SEC(".maps");
+
+__s64 guarded_ret;
+
+static __always_inline long update_guarded_map(__u64 number)
+{
+	struct guarded_value value;
+	__u32 key = 5;
+
+	__builtin_memset(&value, 0, sizeof(value));
+	value.number = number;
+	return bpf_map_update_elem(&guarded, &key, &value, 0);
+}
+
+SEC("?syscall")
+int update_guarded(void *ctx)
+{
+	return update_guarded_map(1) ? 1 : 0;
+}
+
+SEC("?map_trace/any/UPDATE_ELEM")
+int update_updates_guarded(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	guarded_ret = update_guarded_map(2);
+	return guarded_ret ? 1 : 0;
+}

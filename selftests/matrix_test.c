@@ -8,6 +8,7 @@
  */
 #include "testing_helpers.h"
 
+#include <pthread.h>
 #include <sys/syscall.h>
 
 #include <bpf/btf.h>
@@ -20,6 +21,8 @@
 /* Free lists per CPU make an LRU map evict long before it is full. */
 #define LRU_ENTRIES 256
 #define MAX_BATCH (LRU_ENTRIES + 3)
+/* How often two CPUs delete all elements */
+#define RIVAL_ROUNDS 20
 
 /* The kernel's, which user space has no name for */
 #define ENOTSUPP 524
@@ -897,11 +900,36 @@ static bool load_without_jit(struct __test_metadata *_metadata, cell_t *self)
 	return true;
 }
 
+/* The next program, in the same cell: it begins with nothing done and nothing traced. */
+static void begin_again(struct __test_metadata *_metadata, cell_t *self)
+{
+	__u32 i;
+
+	ASSERT_EQ(0, map_trace_detach(self->update_link));
+	close(self->update_link);
+	self->update_link = -1;
+	if (self->delete_link >= 0) {
+		ASSERT_EQ(0, map_trace_detach(self->delete_link));
+		close(self->delete_link);
+		self->delete_link = -1;
+	}
+	for (i = 0; i < MATRIX_KEYS; i++)
+		self->present[i] = has(self, ALL_ELEMENTS);
+	memset(self->numbers, 0, sizeof(self->numbers));
+	memset(self->updates_of_cpu, 0, sizeof(self->updates_of_cpu));
+	self->updates = 0;
+	self->deletes = 0;
+}
+
+/* Of a map that it knows, and of one that it does not */
 TEST_F(matrix, update_by_interpreted_program)
 {
 	if (!load_without_jit(_metadata, self))
 		SKIP(return, "kernel without BPF interpreter (CONFIG_BPF_JIT_ALWAYS_ON)");
 	check_updates_by(_metadata, self, "update");
+	EXPECT_FALSE(is_jited(self->prog));
+	begin_again(_metadata, self);
+	check_updates_by(_metadata, self, "update_inner");
 	EXPECT_FALSE(is_jited(self->prog));
 }
 
@@ -1133,6 +1161,9 @@ TEST_F(matrix, delete_by_interpreted_program)
 		SKIP(return, "kernel without BPF interpreter (CONFIG_BPF_JIT_ALWAYS_ON)");
 	check_deletes_by(_metadata, self, "delete");
 	EXPECT_FALSE(is_jited(self->prog));
+	begin_again(_metadata, self);
+	check_deletes_by(_metadata, self, "delete_inner");
+	EXPECT_FALSE(is_jited(self->prog));
 }
 
 TEST_F(matrix, delete_by_bpf_sys_bpf)
@@ -1203,9 +1234,10 @@ TEST_F(matrix, lookup_and_delete_by_syscall)
 
 TEST_F(matrix, lookup_and_delete_by_syscall_with_lock)
 {
+	batch_begin(self);
 	if (load_locked(_metadata, self, NULL)) {
-		check_deletes(_metadata, self, take_by_syscall,
-			      has(self, GIVES_BACK) ? 0 : -ENOTSUPP);
+		if (gives_back(_metadata, self))
+			check_deletes(_metadata, self, take_by_syscall, 0);
 		return;
 	}
 	self->flags = 0;
@@ -1277,6 +1309,99 @@ TEST_F(matrix, lookup_and_delete_by_batch_of_a_few)
 	EXPECT_GT(USED_KEYS, count);
 	EXPECT_EQ(count, expect_deletes_of_what_is_gone(self));
 	compare(_metadata, self);
+}
+
+struct rival {
+	cell_t *self;
+	pthread_t thread;
+	pthread_barrier_t *barrier;
+	int deleted;
+	int err;
+};
+
+/* Delete one element after the other, while somebody else takes them all. */
+static void *delete_meanwhile(void *argument)
+{
+	struct rival *rival = argument;
+	__u32 key;
+
+	rival->err = pin_to_cpu(1);
+	pthread_barrier_wait(rival->barrier);
+	for (key = 0; key < MATRIX_KEYS && !rival->err; key++) {
+		struct matrix_key map_key = key_of(rival->self, key);
+
+		if (!bpf_map_delete_elem(source_fd(rival->self), &map_key))
+			rival->deleted++;
+		else if (errno != ENOENT)
+			rival->err = -errno;
+	}
+	return NULL;
+}
+
+/* Take what there is. How many user space was told of, or an errno */
+static int take_until_empty(cell_t *self)
+{
+	__u32 numbers[MATRIX_CPUS], key = 0;
+	int count, total = 0;
+
+	do {
+		struct position next = {}, *position = NULL;
+
+		while (!next.end) {
+			count = take_batch(self, position, &next, batch.values, MATRIX_KEYS);
+			/* Where it was to go on, there is nothing any more. */
+			if (count == -EAGAIN)
+				break;
+			if (count < 0)
+				return count;
+			total += count;
+			position = &next;
+		}
+		/* While a table is resized, a batch can pass over an element. */
+		while (key < MATRIX_KEYS && !lookup(self, source_fd(self), key, numbers))
+			key++;
+	} while (key < MATRIX_KEYS);
+	return total;
+}
+
+/* Whoever deletes an element, it is traced once. */
+TEST_F(matrix, lookup_and_delete_by_batch_while_another_cpu_deletes)
+{
+	struct rival rival = { .self = self };
+	pthread_barrier_t barrier;
+	int round, taken = 0;
+	__u32 key;
+
+	batch_begin(self);
+	trace(_metadata, self, NULL, false);
+	if (!gives_back(_metadata, self))
+		return;
+	if (online_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	ASSERT_EQ(0, pin_to_cpu(0));
+	ASSERT_EQ(0, pthread_barrier_init(&barrier, NULL, 2));
+	rival.barrier = &barrier;
+	for (round = 0; round < RIVAL_ROUNDS; round++) {
+		int count;
+
+		for (key = 0; key < MATRIX_KEYS; key++) {
+			ASSERT_EQ(0, update_by_syscall(self, key, 100 + key));
+		}
+		ASSERT_EQ(0, pthread_create(&rival.thread, NULL, delete_meanwhile, &rival));
+		pthread_barrier_wait(&barrier);
+		count = take_until_empty(self);
+		ASSERT_EQ(0, pthread_join(rival.thread, NULL));
+		ASSERT_EQ(0, rival.err);
+		ASSERT_LE(0, count) TH_LOG("round %d: %s", round, strerror(-count));
+		taken += count;
+		ASSERT_EQ(MATRIX_KEYS, expect_deletes_of_what_is_gone(self));
+		ASSERT_EQ(self->deletes, self->skel->bss->deletes) TH_LOG("round %d", round);
+	}
+	/* A batch of a resizable table tells user space of all that it has seen. */
+	TH_LOG("%d taken, %d deleted, %d in all", taken, rival.deleted,
+	       RIVAL_ROUNDS * MATRIX_KEYS);
+	compare(_metadata, self);
+	pthread_barrier_destroy(&barrier);
 }
 
 /* They are gone, although user space does not get them. */

@@ -223,6 +223,40 @@ FIXTURE_TEARDOWN(origins_sysctl)
 	write_proc(variant->path, self->old, NULL, 0);
 }
 
+/* How much code the JIT makes of a program. 0 if it makes none, or a negative errno */
+static long long jited_size(const struct bpf_program *prog)
+{
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_prog_get_info_by_fd(bpf_program__fd(prog), &info, &len) ? -errno :
+	       (long long)info.jited_prog_len;
+}
+
+/* Constants that are blinded are put together at run time, and take more code. */
+TEST_F(origins_sysctl, the_setting_changes_what_is_loaded)
+{
+	struct basic_bpf *set, *not_set;
+
+	set = basic_bpf__open();
+	ASSERT_NE(NULL, set);
+	ASSERT_EQ(0, load_one_program(set->obj, "update_raw_tp", NULL, 0));
+	ASSERT_EQ(0, write_proc(variant->path, self->old, NULL, 0));
+	not_set = basic_bpf__open();
+	ASSERT_NE(NULL, not_set);
+	ASSERT_EQ(0, load_one_program(not_set->obj, "update_raw_tp", NULL, 0));
+
+	ASSERT_LT(0, jited_size(not_set->progs.update_raw_tp));
+	if (variant->jited) {
+		EXPECT_LT(jited_size(not_set->progs.update_raw_tp),
+			  jited_size(set->progs.update_raw_tp));
+	} else {
+		EXPECT_EQ(0, jited_size(set->progs.update_raw_tp));
+	}
+	basic_bpf__destroy(set);
+	basic_bpf__destroy(not_set);
+}
+
 TEST_F(origins_sysctl, update_and_delete_are_traced)
 {
 	struct basic_bpf *skel, *tracer;

@@ -221,7 +221,7 @@ static void system_calls(const struct cell *cell, int command)
 	union bpf_attr attr = {
 		.map_fd = bpf_map__fd(cell->workload->maps.measured),
 		.key = (unsigned long)&key,
-		.value = (unsigned long)&value,
+		.value = command == BPF_MAP_UPDATE_ELEM ? (unsigned long)&value : 0,
 	};
 
 	for (i = 0; i < cell->operations; i++) {

@@ -16,3 +16,4 @@ pub(crate) mod ops;
 pub(crate) mod prog;
 pub(crate) mod rcu;
 pub(crate) mod scratch;
+pub(crate) mod terminated_array;

@@ -7,8 +7,9 @@
 
 use crate::{
     bpf::{
-        context::{Nesting, PreemptGuard, RunContext},
+        context::{EnteredRunContext, PreemptGuard, RunContext},
         operation::{Caller, Operation},
+        prog::Context,
         rcu::ReadSide,
         scratch::StackRoom,
     },
@@ -34,20 +35,23 @@ pub(crate) fn trampoline<O: Operation>(operation: O, caller: Caller<'_>) -> c_lo
 /// Context: any.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
     if let Some(list) = operation.map().tracers() {
-        run_tracers(list, operation, cpu, rcu);
+        run_tracers(list, &mut operation.context(), cpu, rcu);
     }
 }
 
 #[inline(always)]
 fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
+    // First, so that the arguments do not have to be kept anywhere else.
+    let mut ctx = operation.context();
     let err = operation.perform();
 
-    if err == 0 {
-        if let Some(list) = operation.map().tracers() {
-            run_tracers(list, operation, None, rcu);
-        }
+    if err != 0 {
+        return err;
     }
-    err
+    if let Some(list) = operation.map().tracers() {
+        run_tracers(list, &mut ctx, None, rcu);
+    }
+    0
 }
 
 /// As [`perform_and_trace`], for sleepable programs.
@@ -81,8 +85,8 @@ fn copy_and_trace<O: Operation>(operation: O) -> c_long {
 
     let err = operation.perform();
     if err == 0 {
-        // It nests too deep for its arguments to be copied.
-        for tracer in list.read(O::TYPE, rcu) {
+        // There was no room for a copy of its arguments.
+        for tracer in list.read(O::TYPE, rcu).iter() {
             tracer.count_missed(rcu);
         }
     }
@@ -91,18 +95,40 @@ fn copy_and_trace<O: Operation>(operation: O) -> c_long {
 
 /// Runs the tracers of an operation that has succeeded.
 #[inline(always)]
-fn run_tracers<O: Operation>(list: &TracerList, operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
+fn run_tracers<C: Context>(list: &TracerList, ctx: &mut C, cpu: Option<u32>, rcu: ReadSide<'_>) {
     // With preemption off, what runs above this on the CPU either interrupts it or was called by a
     // tracer. Only the latter is recursion.
     let preempt = PreemptGuard::new();
-    let mut nesting = Nesting::this(&preempt);
-    let ctx = operation.context(cpu.unwrap_or_else(|| preempt.cpu()));
-    let mut run_ctx = RunContext::new();
-    let mut run_ctx = run_ctx.enter();
 
-    for tracer in list.read(O::TYPE, rcu) {
+    let mut run_ctx = RunContext::new();
+
+    ctx.set_cpu(cpu.unwrap_or_else(|| preempt.cpu()));
+    match run_ctx.enter(&preempt) {
+        Some(run_ctx) => run_each(list, ctx, rcu, &preempt, run_ctx),
+        None => run_nested(list, ctx, rcu, &preempt),
+    };
+}
+
+/// The same in an interrupt, or where a tracer has led to the operation.
+#[cold]
+#[inline(never)]
+fn run_nested<C: Context>(list: &TracerList, ctx: &C, rcu: ReadSide<'_>, preempt: &PreemptGuard) {
+    let mut run_ctx = RunContext::new();
+
+    run_each(list, ctx, rcu, preempt, run_ctx.enter_nested(preempt));
+}
+
+#[inline(always)]
+fn run_each<C: Context>(
+    list: &TracerList,
+    ctx: &C,
+    rcu: ReadSide<'_>,
+    preempt: &PreemptGuard,
+    mut run_ctx: impl EnteredRunContext,
+) {
+    for tracer in list.read(C::TYPE, rcu).iter() {
         // SAFETY: A list holds a tracer under the type of its program, and only where the map's
         // keys and values are large enough for it.
-        unsafe { tracer.run::<O>(&ctx, rcu, &preempt, &mut nesting, &mut run_ctx) };
+        unsafe { tracer.run(ctx, rcu, preempt, &mut run_ctx) };
     }
 }

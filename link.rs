@@ -13,6 +13,7 @@ use crate::{
     loop_check::{self, Edges},
     tracer::Tracer,
     tracer_list::{TracerList, Writer, WRITERS},
+    verifier_patch::check_attach,
 };
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
@@ -86,34 +87,13 @@ impl TraceInfo {
     }
 }
 
-/// Checks that `prog` may trace `trace_type` of `map`.
-///
-/// Errors: [`EINVAL`] where it was loaded for another operation, [`EPERM`] where programs must not
-/// read the map, [`EOPNOTSUPP`] where the operation cannot be traced, [`EACCES`] where the program
-/// reads more than the map has.
-fn check(prog: &Prog, map: &Map, trace_type: TraceType) -> Result {
-    if !prog.is_map_tracer() || prog.trace_type()? != trace_type {
-        return Err(EINVAL);
-    }
-    if map.is_write_only_for_programs() || map.is_exclusive() {
-        return Err(EPERM);
-    }
-    if !map.can_trace(trace_type) {
-        return Err(EOPNOTSUPP);
-    }
-    if prog.max_key_access() > map.key_size() || prog.max_value_access() > map.value_size() {
-        return Err(EACCES);
-    }
-    Ok(())
-}
-
 /// Attaches a tracer, and returns the file descriptor of the link.
 ///
 /// When it returns, every later operation runs the tracer, and every earlier one is over.
 ///
 /// Context: process context, may sleep, for as long as the longest sleepable program.
 ///
-/// Errors: those of [`TraceInfo::read`], [`Map::from_fd`], [`check`], [`Edges::check`],
+/// Errors: those of [`TraceInfo::read`], [`Map::from_fd`], [`check_attach`], [`Edges::check`],
 /// [`TracerList::with_tracer`], and [`EINVAL`] where flags or a target are given.
 pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
     if attr.flags() != 0 || attr.target_fd() != 0 {
@@ -123,7 +103,7 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
     let trace_type = TraceType::try_from(info.trace_type)?;
     let map = Map::from_fd(info.map_fd)?;
 
-    check(prog, &map, trace_type)?;
+    check_attach(prog, &map, trace_type)?;
 
     let tracer = Arc::new(Tracer::new(prog.into(), info.cookie), GFP_KERNEL_ACCOUNT)?;
     let edges = Edges::new(&tracer, &map, prog.written_maps()?)?;
@@ -227,23 +207,30 @@ impl Attachment {
 
 /// Changes the program of a link: each operation runs the old one or the new one.
 ///
+/// When it returns, the old one runs no more.
+///
 /// Context: process context, may sleep.
 ///
 /// Errors: [`ENOLINK`] after a detach, [`EPERM`] where the program is not `old`, and those of
-/// [`check`] and [`Edges::check`].
+/// [`check_attach`] and [`Edges::check`].
 pub(crate) fn update_prog(link: &Link<Attachment>, new: ARef<Prog>, old: Option<&Prog>) -> Result {
-    let mut writer = WRITERS.lock();
-    let map = link.map.as_ref(&writer).as_ref().ok_or(ENOLINK)?;
+    let replaced = {
+        let mut writer = WRITERS.lock();
+        let map = link.map.as_ref(&writer).as_ref().ok_or(ENOLINK)?;
 
-    if old.is_some_and(|old| !link.tracer.runs(old)) {
-        return Err(EPERM);
-    }
-    check(&new, map, link.trace_type)?;
-    let edges = Edges::new(&link.tracer, map, new.written_maps()?)?;
-    edges.check(&writer)?;
+        if old.is_some_and(|old| !link.tracer.runs(old)) {
+            return Err(EPERM);
+        }
+        check_attach(&new, map, link.trace_type)?;
+        let edges = Edges::new(&link.tracer, map, new.written_maps()?)?;
+        edges.check(&writer)?;
 
-    edges.record(&mut writer);
-    link.tracer.set_prog(new.clone());
-    link.set_prog(new);
+        edges.record(&mut writer);
+        (link.tracer.set_prog(new.clone()), link.set_prog(new))
+    };
+    // With its last reference, what a program needs to handle its own faults and exceptions is gone
+    // at once, and only its code is kept for a grace period.
+    synchronize_rcu();
+    drop(replaced);
     Ok(())
 }

@@ -11,11 +11,8 @@
 //! graph never has a cycle, and no chain of more than [`MAX_CHAIN`] tracers.
 
 use crate::{
-    bpf::{
-        context::MAX_NESTING,
-        map::{Map, TraceType},
-    },
-    tracer::Tracer,
+    bpf::map::{Map, TraceType},
+    tracer::{Tracer, MAX_NESTING},
     tracer_list::Writer,
 };
 use core::{mem, ptr};
@@ -161,8 +158,8 @@ impl Edges {
 
         for tracer in TraceType::ALL
             .into_iter()
-            .flat_map(|trace_type| list.peek(trace_type, writer))
-            .filter(|tracer| tracer.is_live() && !ptr::eq(&***tracer, &*self.tracer))
+            .flat_map(|trace_type| list.peek(trace_type, writer).iter())
+            .filter(|tracer| tracer.is_live() && !ptr::eq(*tracer, &*self.tracer))
         {
             traced = true;
             for written in tracer.written(writer) {

@@ -13,7 +13,7 @@
 //! | `tracer.rs` | what is a tracer, and how does it run? |
 //! | `link.rs` | what do attach, update and detach do? |
 //! | `loop_check.rs` | can a tracer lead to itself? |
-//! | `verifier_patch.rs` | which programs may be tracers? |
+//! | `verifier_patch.rs` | which programs may trace which maps? |
 //! | `bpf/` | how does all of this talk to the kernel? |
 
 use kernel::prelude::*;
@@ -30,7 +30,7 @@ use bpf::{
     link::{Link, LinkCreateAttr},
     operation::{Caller, Delete, Update},
     ops::{LinkInfo, MapTracing, Registration},
-    prog::{Prog, VerifierLog},
+    prog::Prog,
     rcu::ReadSide,
 };
 use kernel::{
@@ -92,10 +92,6 @@ impl MapTracing for MapTrace {
 
     fn deleted(delete: Delete<'_>, rcu: ReadSide<'_>) {
         helpers::trace_done(delete, None, rcu);
-    }
-
-    fn check_prog(log: &VerifierLog, prog: &Prog) -> Result {
-        verifier_patch::check_prog(log, prog)
     }
 
     fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {

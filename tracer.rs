@@ -4,15 +4,14 @@
 
 use crate::{
     bpf::{
-        context::{EnteredRunContext, Nesting, PreemptGuard},
+        context::{CookieFirst, EnteredRunContext, PreemptGuard},
         map::Map,
-        operation::Operation,
-        prog::{AttachedProg, Prog},
+        prog::{AttachedProg, Context, Prog},
         rcu::ReadSide,
     },
     tracer_list::{Writer, WRITERS},
 };
-use core::{mem, ptr};
+use core::mem;
 use kernel::{
     prelude::*,
     sync::{
@@ -25,22 +24,32 @@ use kernel::{
 /// The program's answer where it could not follow the operation.
 const COULD_NOT_FOLLOW: u32 = 1;
 
+/// How deep tracers may nest, one run by what the other one does.
+pub(crate) const MAX_NESTING: usize = 8;
+
+/// The same in an NMI, whose stack is smaller than that of a task.
+const MAX_NESTING_NMI: usize = 3;
+
 /// A tracer, shared by its link and by the list of the map.
+#[repr(C)]
 pub(crate) struct Tracer {
-    prog: AttachedProg,
     cookie: u64,
+    prog: AttachedProg,
     missed: Atomic<i64>,
     failed: Atomic<i64>,
     /// What the program writes, while it is attached. See [`crate::loop_check`].
     written: GlobalLockedBy<KVec<ARef<Map>>, WRITERS>,
 }
 
+// SAFETY: It is `repr(C)`, and nothing changes the cookie, which is the first member.
+unsafe impl CookieFirst for Tracer {}
+
 impl Tracer {
     /// Creates a tracer that runs `prog`.
     pub(crate) fn new(prog: ARef<Prog>, cookie: u64) -> Self {
         Self {
-            prog: AttachedProg::new(prog),
             cookie,
+            prog: AttachedProg::new(prog),
             missed: Atomic::new(0),
             failed: Atomic::new(0),
             written: GlobalLockedBy::new(KVec::new()),
@@ -64,20 +73,25 @@ impl Tracer {
 
     /// Whether it runs a program: not after [`Tracer::stop`].
     pub(crate) fn is_live(&self) -> bool {
-        !self.prog.as_ptr().is_null()
+        self.prog.is_some()
     }
 
     /// Whether `prog` is what it runs.
     pub(crate) fn runs(&self, prog: &Prog) -> bool {
-        ptr::eq(self.prog.as_ptr(), prog.as_ptr())
+        self.prog.is(prog)
     }
 
-    /// From the next operation on, runs `prog`.
-    pub(crate) fn set_prog(&self, prog: ARef<Prog>) {
-        self.prog.swap(Some(prog));
+    /// From the next operation on, runs `prog`. Returns what operations that are under way may
+    /// still run.
+    #[must_use = "the old program has to outlive its runs"]
+    pub(crate) fn set_prog(&self, prog: ARef<Prog>) -> Option<ARef<Prog>> {
+        self.prog.swap(Some(prog))
     }
 
     /// From the next operation on, runs nothing.
+    ///
+    /// The link keeps the program for those that are under way, until it is freed after a grace
+    /// period.
     pub(crate) fn stop(&self) {
         self.prog.swap(None);
     }
@@ -98,12 +112,14 @@ impl Tracer {
 
     /// Counts an operation that it did not get to see.
     #[cold]
+    #[inline(never)]
     pub(crate) fn count_missed(&self, rcu: ReadSide<'_>) {
         self.missed.add(1, Relaxed);
         self.prog.count_missed(rcu);
     }
 
     #[cold]
+    #[inline(never)]
     fn count_failed(&self) {
         self.failed.add(1, Relaxed);
     }
@@ -115,22 +131,32 @@ impl Tracer {
     /// `ctx` is that of an operation on a map whose keys and values are at least as large as what
     /// the program reads, and of the type that the program is for.
     #[inline(always)]
-    pub(crate) unsafe fn run<O: Operation>(
+    pub(crate) unsafe fn run<C: Context>(
         &self,
-        ctx: &O::Context,
+        ctx: &C,
         rcu: ReadSide<'_>,
         preempt: &PreemptGuard,
-        nesting: &mut Nesting<'_>,
-        run_ctx: &mut EnteredRunContext<'_>,
+        run_ctx: &mut impl EnteredRunContext,
     ) {
-        let Some(_running) = nesting.enter(self) else {
-            return self.count_missed(rcu);
-        };
+        let (depth, running) = run_ctx.outer(self);
 
-        run_ctx.set_cookie(self.cookie);
+        if running || depth >= max_nesting(depth, preempt) {
+            return self.count_missed(rcu);
+        }
+        run_ctx.set_tracer(self);
         // SAFETY: By the safety requirements.
-        if unsafe { self.prog.run(ctx, rcu, preempt) } == Some(COULD_NOT_FOLLOW) {
+        if unsafe { self.prog.run(ctx, rcu, preempt) } == COULD_NOT_FOLLOW {
             self.count_failed();
         }
+    }
+}
+
+/// How many tracers may lead to each other. Only asked for where some do.
+#[inline(always)]
+fn max_nesting(depth: usize, preempt: &PreemptGuard) -> usize {
+    if depth != 0 && preempt.in_nmi() {
+        MAX_NESTING_NMI
+    } else {
+        MAX_NESTING
     }
 }

@@ -11,6 +11,7 @@ use crate::{
         map::{Map, TraceType},
         rcu::{RcuCell, ReadSide, Unpublished},
         scratch::Scratch,
+        terminated_array::TerminatedArray,
     },
     loop_check::WriteIndex,
     tracer::Tracer,
@@ -42,7 +43,7 @@ pub(crate) type Writer = GlobalGuard<WRITERS>;
 pub(crate) const MAX_TRACERS: usize = 64;
 
 /// The tracers of one operation, in the order of their attachment.
-pub(crate) type Tracers = KVec<Arc<Tracer>>;
+pub(crate) type Tracers = TerminatedArray<Tracer>;
 
 /// The tracers of a map.
 pub(crate) struct TracerList {
@@ -59,8 +60,9 @@ impl TracerList {
     ///
     /// Errors: [`ENOMEM`].
     pub(crate) fn new(map: &Map) -> Result<KBox<Self>> {
+        let empty = || Unpublished::new(Tracers::with_capacity(0)?);
         let list = Self {
-            operations: TraceType::ALL.map(|_| RcuCell::new()),
+            operations: [RcuCell::new(empty()?), RcuCell::new(empty()?)],
             scratch: Scratch::new(map)?,
             visited: Atomic::new(0),
         };
@@ -81,25 +83,13 @@ impl TracerList {
     ///
     /// Context: any.
     #[inline(always)]
-    pub(crate) fn read<'a>(
-        &'a self,
-        trace_type: TraceType,
-        rcu: ReadSide<'a>,
-    ) -> &'a [Arc<Tracer>] {
-        self.operations[trace_type as usize]
-            .read(rcu)
-            .map_or(&[], |tracers| tracers)
+    pub(crate) fn read<'a>(&'a self, trace_type: TraceType, rcu: ReadSide<'a>) -> &'a Tracers {
+        self.operations[trace_type as usize].read(rcu)
     }
 
     /// The tracers of an operation, for a writer. Some of them may have stopped.
-    pub(crate) fn peek<'a>(
-        &'a self,
-        trace_type: TraceType,
-        writer: &'a Writer,
-    ) -> &'a [Arc<Tracer>] {
-        self.operations[trace_type as usize]
-            .peek(writer)
-            .map_or(&[], |tracers| tracers)
+    pub(crate) fn peek<'a>(&'a self, trace_type: TraceType, writer: &'a Writer) -> &'a Tracers {
+        self.operations[trace_type as usize].peek(writer)
     }
 
     /// What a map's tracers will be with `tracer` behind those in its list, if it has one.
@@ -111,13 +101,15 @@ impl TracerList {
         tracer: Arc<Tracer>,
         writer: &Writer,
     ) -> Result<Unpublished<Tracers>> {
-        let old = list.map_or(&[][..], |list| list.peek(trace_type, writer));
-        let mut new = live(old)?;
+        let mut new = match list {
+            Some(list) => live(list.peek(trace_type, writer))?,
+            None => Tracers::with_capacity(1)?,
+        };
 
         if new.len() >= MAX_TRACERS {
             return Err(E2BIG);
         }
-        new.push(tracer, GFP_KERNEL_ACCOUNT)?;
+        new.push(tracer)?;
         Unpublished::new(new)
     }
 
@@ -132,7 +124,7 @@ impl TracerList {
         tracers: Unpublished<Tracers>,
         writer: &mut Writer,
     ) {
-        self.operations[trace_type as usize].replace(Some(tracers), writer);
+        self.operations[trace_type as usize].replace(tracers, writer);
         map.set_traced(trace_type, true);
     }
 
@@ -143,21 +135,21 @@ impl TracerList {
     pub(crate) fn remove_stopped(&self, map: &Map, trace_type: TraceType, writer: &mut Writer) {
         let old = self.peek(trace_type, writer);
 
-        if !old.iter().any(|tracer| tracer.is_live()) {
+        if !old.iter().any(Tracer::is_live) {
             map.set_traced(trace_type, false);
-            self.operations[trace_type as usize].replace(None, writer);
-        } else if let Ok(tracers) = live(old).and_then(Unpublished::new) {
-            self.operations[trace_type as usize].replace(Some(tracers), writer);
+        }
+        if let Ok(tracers) = live(old).and_then(Unpublished::new) {
+            self.operations[trace_type as usize].replace(tracers, writer);
         }
     }
 }
 
 /// A copy of an array without the tracers that have stopped, and with room for one more.
-fn live(old: &[Arc<Tracer>]) -> Result<Tracers> {
-    let mut new = KVec::with_capacity(old.len() + 1, GFP_KERNEL_ACCOUNT)?;
+fn live(old: &Tracers) -> Result<Tracers> {
+    let mut new = Tracers::with_capacity(old.len() + 1)?;
 
-    for tracer in old.iter().filter(|tracer| tracer.is_live()) {
-        new.push(tracer.clone(), GFP_KERNEL_ACCOUNT)?;
+    for tracer in old.references().filter(|tracer| tracer.is_live()) {
+        new.push(tracer.into())?;
     }
     Ok(new)
 }

@@ -1,23 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the patched verifier asks: which programs may trace maps.
+//! Which programs may trace which maps.
 //!
-//! The target itself (a function of vmlinux BTF, no target program), the types of key and value,
-//! tail calls and locks are checked by the verifier, see `patches/`.
+//! What can be told from the program alone is checked by the patched verifier when it is loaded (see
+//! `patches/`): its target, that it does not sleep, how it uses key and value, tail calls and locks.
+//! What the verifier has recorded meanwhile is held against the map here. Whether the tracer would
+//! lead to itself is another question, see [`crate::loop_check`].
 
-use crate::bpf::prog::{Prog, VerifierLog};
+use crate::bpf::{
+    map::{Map, TraceType},
+    prog::Prog, //
+};
 use kernel::prelude::*;
 
-/// Decides whether `prog` may be a tracer.
+/// Checks that `prog` may trace `trace_type` of `map`.
 ///
-/// Context: process context, during `BPF_PROG_LOAD`.
+/// Context: any.
 ///
-/// Errors: [`EINVAL`], with a line in the log.
-pub(crate) fn check_prog(log: &VerifierLog, prog: &Prog) -> Result {
-    // It runs where the traced operation runs: with preemption off, and in interrupts.
-    if prog.is_sleepable() {
-        log.line(c"map tracers cannot be sleepable");
+/// Errors: [`EINVAL`] where it was loaded for another operation, [`EPERM`] where programs must not
+/// read the map, [`EOPNOTSUPP`] where the operation cannot be traced, [`EACCES`] where the program
+/// reads more than the map has.
+pub(crate) fn check_attach(prog: &Prog, map: &Map, trace_type: TraceType) -> Result {
+    if !prog.is_map_tracer() || prog.trace_type()? != trace_type {
         return Err(EINVAL);
+    }
+    if map.is_write_only_for_programs() || map.is_exclusive() {
+        return Err(EPERM);
+    }
+    if !map.can_trace(trace_type) {
+        return Err(EOPNOTSUPP);
+    }
+    if prog.max_key_access() > map.key_size() || prog.max_value_access() > map.value_size() {
+        return Err(EACCES);
     }
     Ok(())
 }

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a tracer runs: preemption, recursion and the run context of its program.
+//! Where tracers run: preemption, recursion and their run context.
 //!
 //! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
 //! [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
 
-use core::{ffi::c_void, marker::PhantomData, ptr};
+use core::{marker::PhantomData, mem::MaybeUninit, ptr};
 use kernel::{bindings, types::NotThreadSafe};
 
 /// How many contexts can interrupt each other on a CPU: task, softirq, hardirq, NMI.
 pub(crate) const CONTEXT_LEVELS: usize = bindings::BPF_MAP_TRACE_CONTEXTS as usize;
 
-/// How deep tracers may nest, one run by what the other one does.
-pub(crate) const MAX_NESTING: usize = bindings::BPF_MAP_TRACE_MAX_NESTING as usize;
-
-/// The same in an NMI, whose stack is smaller than that of a task.
-const MAX_NESTING_NMI: usize = 3;
+/// Tells that a run context has another one outside, in the pointer to it.
+const NESTED: usize = bindings::BPF_MAP_TRACE_NESTED as usize;
 
 /// What [`PreemptGuard::context_level`] is in an NMI.
 const NMI_LEVEL: usize = CONTEXT_LEVELS - 1;
@@ -39,6 +36,11 @@ impl PreemptGuard {
         unsafe { bindings::raw_smp_processor_id() }
     }
 
+    /// Whether this is an NMI, whose stack is smaller than that of a task.
+    pub(crate) fn in_nmi(&self) -> bool {
+        self.context_level() == NMI_LEVEL
+    }
+
     /// The level of this context, less than [`CONTEXT_LEVELS`].
     #[inline(always)]
     pub(crate) fn context_level(&self) -> usize {
@@ -55,164 +57,193 @@ impl Drop for PreemptGuard {
     }
 }
 
-/// The tracers that run now in this context on this CPU.
-///
-/// # Invariants
-///
-/// `this` is the entry of the current CPU and context, which nobody else uses while preemption is
-/// off, and its `depth` is at most `BPF_MAP_TRACE_MAX_NESTING`.
-pub(crate) struct Nesting<'a> {
-    this: *mut bindings::bpf_map_trace_nesting,
-    preempt: &'a PreemptGuard,
-}
-
-impl<'a> Nesting<'a> {
-    /// Looks up the entry of this context.
-    #[inline(always)]
-    pub(crate) fn this(preempt: &'a PreemptGuard) -> Self {
-        Self {
-            // INVARIANT: Preemption is off as long as the guard is borrowed.
-            // SAFETY: As it is off, `this_cpu_ptr()` may be used.
-            this: unsafe { bindings::bpf_map_trace_this_nesting() },
-            preempt,
-        }
-    }
-
-    /// Notes that `tracer` runs.
-    ///
-    /// Returns [`None`] where it runs already, further up, or where the nesting limit is reached.
-    #[inline(always)]
-    pub(crate) fn enter<T>(&mut self, tracer: &T) -> Option<Running<'_>> {
-        let id = ptr::from_ref(tracer).cast::<c_void>();
-        // SAFETY: By the invariants, `this` is valid, and who else uses it interrupts us and leaves
-        // it as it was.
-        let depth = unsafe { (*self.this).depth } as usize;
-
-        // Most often nothing runs, and this is one test.
-        if depth != 0 && (depth >= self.limit() || self.is_running(id, depth)) {
-            return None;
-        }
-        // SAFETY: As above, and `depth` is less than the limit. Volatile: first the depth goes up,
-        // then the entry is filled, so that an NMI between the two uses the next one. That matters
-        // only where it is no other context: breakpoints count as NMI, too.
-        unsafe {
-            // INVARIANT: It was less than the limit.
-            (&raw mut (*self.this).depth).write_volatile((depth as u32).wrapping_add(1));
-            entry(self.this, depth).write_volatile(id);
-        }
-        Some(Running {
-            this: self.this,
-            depth,
-            _nesting: PhantomData,
-        })
-    }
-
-    /// Whether a tracer is in the first `depth` entries.
-    #[cold]
-    fn is_running(&self, id: *const c_void, depth: usize) -> bool {
-        // SAFETY: As in `enter()`.
-        let running = unsafe { (*self.this).running };
-
-        running.iter().take(depth).any(|other| *other == id)
-    }
-
-    /// How many tracers may run in this context.
-    #[cold]
-    fn limit(&self) -> usize {
-        match self.preempt.context_level() {
-            NMI_LEVEL => MAX_NESTING_NMI,
-            _ => MAX_NESTING,
-        }
-    }
-}
-
-/// Where a running tracer is noted.
-///
-/// # Safety
-///
-/// `this` is valid, and `depth` is less than [`MAX_NESTING`].
-#[inline(always)]
-unsafe fn entry(this: *mut bindings::bpf_map_trace_nesting, depth: usize) -> *mut *const c_void {
-    // SAFETY: By the safety requirements.
-    unsafe {
-        (&raw mut (*this).running)
-            .cast::<*const c_void>()
-            .add(depth)
-    }
-}
-
-/// A tracer runs while this exists.
-///
-/// # Invariants
-///
-/// The tracer is in the entry `depth` of `this`.
-pub(crate) struct Running<'a> {
-    this: *mut bindings::bpf_map_trace_nesting,
-    depth: usize,
-    _nesting: PhantomData<&'a ()>,
-}
-
-impl Drop for Running<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: By the invariants, the entry is ours. Volatile: it is empty before it is free.
-        unsafe {
-            entry(self.this, self.depth).write_volatile(ptr::null());
-            (&raw mut (*self.this).depth).write_volatile(self.depth as u32);
-        }
-    }
-}
-
-/// What `bpf_get_attach_cookie()` finds while this exists.
+/// Room for the run context of an operation's tracers: what `bpf_get_attach_cookie()` finds, and
+/// what tells recursion.
 ///
 /// It must stay where it is between [`RunContext::enter`] and the drop of what that returns.
-pub(crate) struct RunContext(bindings::bpf_trace_run_ctx);
+pub(crate) struct RunContext(MaybeUninit<bindings::bpf_map_trace_run_ctx>);
 
 impl RunContext {
-    /// Creates a context whose cookie is not set yet.
+    /// A context that was not entered yet.
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Self(bindings::bpf_trace_run_ctx {
-            run_ctx: bindings::bpf_run_ctx {},
-            bpf_cookie: 0,
-            is_uprobe: false,
-        })
+        Self(MaybeUninit::uninit())
     }
 
-    /// Makes this the run context of the current task.
+    /// Makes this the run context of the task that runs here.
+    ///
+    /// Returns [`None`] in an interrupt, and where a tracer has led to this: then
+    /// [`RunContext::enter_nested`] does it.
     #[inline(always)]
-    pub(crate) fn enter(&mut self) -> EnteredRunContext<'_> {
-        let this: *mut bindings::bpf_trace_run_ctx = &mut self.0;
-        EnteredRunContext {
-            this,
-            // SAFETY: The context stays borrowed, and thus in place, until the drop takes it away.
-            old: unsafe { bindings::bpf_set_run_ctx(this.cast()) },
-            _context: PhantomData,
+    pub(crate) fn enter<'a>(&'a mut self, _preempt: &'a PreemptGuard) -> Option<Outermost<'a>> {
+        let this = self.0.as_mut_ptr();
+        // SAFETY: Preemption is off. It stays borrowed, and thus in place, until the drop takes it
+        // away.
+        if !unsafe { bindings::bpf_map_trace_enter_task(this) } {
+            return None;
+        }
+        // INVARIANT: It is the innermost now.
+        Some(Outermost(CurrentRunContext::set(this)))
+    }
+
+    /// Makes this the run context of whatever runs here.
+    #[cold]
+    pub(crate) fn enter_nested<'a>(&'a mut self, _preempt: &'a PreemptGuard) -> Nested<'a> {
+        let this = self.0.as_mut_ptr();
+        // SAFETY: Preemption is off, and as long as the guard is borrowed the pointer stays that of
+        // this CPU. What interrupts us leaves it as it was.
+        let innermost = unsafe { bindings::bpf_map_trace_this_innermost() };
+        // SAFETY: As above, and `this` is room for it. Volatile: it is complete before it can be
+        // found.
+        unsafe {
+            this.write_volatile(bindings::bpf_map_trace_run_ctx {
+                run_ctx: bindings::bpf_run_ctx {},
+                tracer: ptr::null(),
+                outer: *innermost,
+            });
+            innermost.write_volatile(this.expose_provenance() | NESTED);
+        }
+        // INVARIANT: It is the innermost now.
+        Nested {
+            current: CurrentRunContext::set(this),
+            innermost,
         }
     }
 }
 
-/// A [`RunContext`] that is the current one.
-pub(crate) struct EnteredRunContext<'a> {
-    this: *mut bindings::bpf_trace_run_ctx,
+/// The run context of the current task.
+///
+/// # Invariants
+///
+/// `this` is valid.
+struct CurrentRunContext<'a> {
+    this: *mut bindings::bpf_map_trace_run_ctx,
     old: *mut bindings::bpf_run_ctx,
     _context: PhantomData<&'a mut RunContext>,
 }
 
-impl EnteredRunContext<'_> {
-    /// Sets the cookie of the program that runs next.
+impl CurrentRunContext<'_> {
     #[inline(always)]
-    pub(crate) fn set_cookie(&mut self, cookie: u64) {
-        // SAFETY: `this` is borrowed for as long as `self` lives. Volatile, because it is read
-        // through `current`.
-        unsafe { ptr::addr_of_mut!((*self.this).bpf_cookie).write_volatile(cookie) };
+    fn set(this: *mut bindings::bpf_map_trace_run_ctx) -> Self {
+        // INVARIANT: The callers have it borrowed.
+        Self {
+            this,
+            // SAFETY: The context stays in place until the drop takes it away.
+            old: unsafe { bindings::bpf_set_run_ctx(this.cast()) },
+            _context: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn set_tracer(&mut self, id: *const u64) {
+        // SAFETY: By the invariants. Volatile, because it is read through `current`.
+        unsafe { (&raw mut (*self.this).tracer).write_volatile(id) };
     }
 }
 
-impl Drop for EnteredRunContext<'_> {
+impl Drop for CurrentRunContext<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: `old` is what `bpf_set_run_ctx()` returned.
         unsafe { bindings::bpf_reset_run_ctx(self.old) };
+    }
+}
+
+/// A [`RunContext`] that was entered.
+pub(crate) trait EnteredRunContext {
+    /// How many tracers have led to this, and whether `tracer` is one of them.
+    fn outer<T: CookieFirst>(&self, tracer: &T) -> (usize, bool);
+
+    /// Notes that `tracer` runs now.
+    fn set_tracer<T: CookieFirst>(&mut self, tracer: &T);
+}
+
+/// What begins with the cookie of a tracer.
+///
+/// # Safety
+///
+/// The type is `repr(C)`, and its first member is a [`u64`] that does not change.
+pub(crate) unsafe trait CookieFirst {
+    /// For comparing, and for `bpf_get_attach_cookie()`.
+    #[inline(always)]
+    fn id(&self) -> *const u64 {
+        ptr::from_ref(self).cast()
+    }
+}
+
+/// That of a task, with no tracer that has led to it.
+///
+/// # Invariants
+///
+/// It is the only one of the task level of this CPU.
+pub(crate) struct Outermost<'a>(CurrentRunContext<'a>);
+
+impl EnteredRunContext for Outermost<'_> {
+    #[inline(always)]
+    fn outer<T: CookieFirst>(&self, _tracer: &T) -> (usize, bool) {
+        (0, false)
+    }
+
+    #[inline(always)]
+    fn set_tracer<T: CookieFirst>(&mut self, tracer: &T) {
+        self.0.set_tracer(tracer.id());
+    }
+}
+
+impl Drop for Outermost<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: By the invariants, nothing is left after it; preemption is still off.
+        unsafe { bindings::bpf_map_trace_exit_task() };
+    }
+}
+
+/// That of an interrupt, or of what a tracer has done.
+///
+/// # Invariants
+///
+/// `innermost` is the entry of this context of this CPU, and `current` is the innermost there.
+pub(crate) struct Nested<'a> {
+    current: CurrentRunContext<'a>,
+    innermost: *mut usize,
+}
+
+impl EnteredRunContext for Nested<'_> {
+    fn outer<T: CookieFirst>(&self, tracer: &T) -> (usize, bool) {
+        // SAFETY: `this` is valid, by the invariants.
+        let mut next = unsafe { (*self.current.this).outer };
+        let mut count = 0;
+        let mut running = false;
+
+        while next != 0 {
+            let outer: *const bindings::bpf_map_trace_run_ctx =
+                ptr::with_exposed_provenance(next & !NESTED);
+
+            count += 1;
+            // SAFETY: What is in the list is on the stack below this one, where it stays until it
+            // has taken itself out. Its tracer is only compared, and only a nested one has another
+            // outside.
+            unsafe {
+                running |= (*outer).tracer == tracer.id();
+                next = if next & NESTED != 0 {
+                    (*outer).outer
+                } else {
+                    0
+                };
+            }
+        }
+        (count, running)
+    }
+
+    #[inline(always)]
+    fn set_tracer<T: CookieFirst>(&mut self, tracer: &T) {
+        self.current.set_tracer(tracer.id());
+    }
+}
+
+impl Drop for Nested<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants; preemption is still off.
+        unsafe { self.innermost.write_volatile((*self.current.this).outer) };
     }
 }

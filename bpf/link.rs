@@ -17,7 +17,7 @@ use kernel::{
     error::to_result,
     ffi::c_int,
     prelude::*,
-    sync::aref::{ARef, AlwaysRefCounted},
+    sync::aref::ARef,
     types::Opaque,
     uaccess::{UserPtr, UserSlice},
 };
@@ -89,10 +89,10 @@ impl<T: Send + Sync> Link<T> {
         })
     }
 
-    /// Makes `new` the program of the link, and drops the reference to the old one.
+    /// Makes `new` the program of the link, and returns the old one.
     ///
     /// The caller excludes other updates.
-    pub(crate) fn set_prog(&self, new: ARef<Prog>) {
+    pub(crate) fn set_prog(&self, new: ARef<Prog>) -> Option<ARef<Prog>> {
         let new = ARef::into_raw(new).as_ptr().cast::<bindings::bpf_prog>();
         // SAFETY: The link is initialized, and other writers are excluded. Readers use READ_ONCE().
         let old = unsafe {
@@ -101,10 +101,8 @@ impl<T: Send + Sync> Link<T> {
             prog.write_volatile(new);
             old
         };
-        if let Some(old) = NonNull::new(old) {
-            // SAFETY: The link had this reference, and gives it up.
-            unsafe { Prog::dec_ref(old.cast()) };
-        }
+        // SAFETY: The link had this reference, and gives it up.
+        NonNull::new(old).map(|old| unsafe { ARef::from_raw(old.cast()) })
     }
 }
 

@@ -14,32 +14,14 @@ use kernel::{bindings, ffi::c_long};
 /// Who does an operation.
 #[derive(Clone, Copy)]
 pub(crate) enum Caller<'a> {
-    /// Most: under RCU, with a key and a value that nobody else writes to.
+    /// Most: under RCU, with a key and a value that nobody else writes to
+    /// (`BPF_MAP_TRACE_PLAIN`).
     Plain(ReadSide<'a>),
     /// All others.
     Other {
         /// Key or value may be inside a map, whose elements can be reused meanwhile.
         copy: bool,
     },
-}
-
-impl Caller<'_> {
-    /// From `enum bpf_map_trace_caller`.
-    ///
-    /// # Safety
-    ///
-    /// Unless `caller` says otherwise, RCU is held for the lifetime of the result.
-    #[inline(always)]
-    pub(super) unsafe fn from_raw(caller: u64) -> Self {
-        if caller == 0 {
-            // SAFETY: By the safety requirements.
-            Self::Plain(unsafe { ReadSide::assume() })
-        } else {
-            Self::Other {
-                copy: caller & u64::from(bindings::bpf_map_trace_caller_BPF_MAP_TRACE_COPY) != 0,
-            }
-        }
-    }
 }
 
 /// An operation on a map that is about to be done.
@@ -66,8 +48,8 @@ pub(crate) trait Operation: Copy {
     where
         Self: 'r;
 
-    /// What the tracers get for it on this CPU.
-    fn context(self, cpu: u32) -> Self::Context;
+    /// What the tracers get for it, but for the CPU.
+    fn context(self) -> Self::Context;
 }
 
 /// An update.
@@ -135,7 +117,7 @@ impl Operation for Update<'_> {
     }
 
     #[inline(always)]
-    fn context(self, cpu: u32) -> Self::Context {
+    fn context(self) -> Self::Context {
         use bindings::{
             bpf_map_trace_ctx__update_elem__bindgen_ty_1 as Key,
             bpf_map_trace_ctx__update_elem__bindgen_ty_2 as Value,
@@ -149,7 +131,7 @@ impl Operation for Update<'_> {
             __bindgen_anon_3: MapPtr {
                 map: self.map.as_ptr(),
             },
-            cpu: cpu.into(),
+            cpu: 0,
         }
     }
 }
@@ -207,7 +189,7 @@ impl Operation for Delete<'_> {
     }
 
     #[inline(always)]
-    fn context(self, cpu: u32) -> Self::Context {
+    fn context(self) -> Self::Context {
         use bindings::{
             bpf_map_trace_ctx__delete_elem__bindgen_ty_1 as Key,
             bpf_map_trace_ctx__delete_elem__bindgen_ty_2 as MapPtr, //
@@ -218,7 +200,7 @@ impl Operation for Delete<'_> {
             __bindgen_anon_2: MapPtr {
                 map: self.map.as_ptr(),
             },
-            cpu: cpu.into(),
+            cpu: 0,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     link::{Link, LinkCreateAttr},
     map::Map,
     operation::{Caller, Delete, Update},
-    prog::{Prog, VerifierLog},
+    prog::Prog,
     rcu::ReadSide,
 };
 use crate::tracer_list::TracerList;
@@ -49,9 +49,6 @@ pub(crate) trait MapTracing {
     /// Context: in the RCU read section of the operation.
     fn deleted(delete: Delete<'_>, rcu: ReadSide<'_>);
 
-    /// Decides whether a program may trace maps. Where not, the log says why.
-    fn check_prog(log: &VerifierLog, prog: &Prog) -> Result;
-
     /// `BPF_LINK_CREATE`: returns the new file descriptor.
     fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int>;
 
@@ -85,6 +82,16 @@ pub(crate) struct LinkInfo {
     pub(crate) failed: u64,
 }
 
+/// What most callers say of themselves.
+const PLAIN: u64 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_PLAIN as u64;
+
+/// What the others do.
+fn other(caller: u64) -> Caller<'static> {
+    Caller::Other {
+        copy: caller & u64::from(bindings::bpf_map_trace_caller_BPF_MAP_TRACE_COPY) != 0,
+    }
+}
+
 /// The registration of `T`; dropped, it ends.
 ///
 /// # Invariants
@@ -115,7 +122,6 @@ impl<T: MapTracing> Registration<T> {
                     delete_elem: Some(Self::delete_elem),
                     updated: Some(Self::updated),
                     deleted: Some(Self::deleted),
-                    check_prog: Some(Self::check_prog),
                     link_create: Some(Self::link_create),
                     link_release: Some(Self::link_release),
                     link_dealloc: Some(Self::link_dealloc),
@@ -149,11 +155,34 @@ impl<T: MapTracing> Registration<T> {
         flags: u64,
         caller: u64,
     ) -> c_long {
+        if caller != PLAIN {
+            // SAFETY: By the safety requirements. With the same arguments, it is a jump.
+            return unsafe { Self::other_update_elem(map, key, value, flags, caller) };
+        }
         // SAFETY: The caller has a reference to the map, and passes on what it got for the map's own
         // operation.
         let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
-        // SAFETY: The verifier, or the system call, has told whether it holds RCU.
-        T::update_elem(update, unsafe { Caller::from_raw(caller) })
+        // SAFETY: The verifier, or the system call, has told that it holds RCU.
+        T::update_elem(update, Caller::Plain(unsafe { ReadSide::assume() }))
+    }
+
+    /// Does an update that is not a plain one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::update_elem`].
+    #[cold]
+    #[inline(never)]
+    unsafe extern "C" fn other_update_elem(
+        map: *mut bindings::bpf_map,
+        key: *mut c_void,
+        value: *mut c_void,
+        flags: u64,
+        caller: u64,
+    ) -> c_long {
+        // SAFETY: As in `update_elem()`.
+        let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
+        T::update_elem(update, other(caller))
     }
 
     /// Does a delete.
@@ -167,10 +196,31 @@ impl<T: MapTracing> Registration<T> {
         key: *mut c_void,
         caller: u64,
     ) -> c_long {
+        if caller != PLAIN {
+            // SAFETY: As in `update_elem()`.
+            return unsafe { Self::other_delete_elem(map, key, caller) };
+        }
         // SAFETY: As in `update_elem()`.
         let delete = unsafe { Delete::new(Map::from_raw(map), key) };
         // SAFETY: As in `update_elem()`.
-        T::delete_elem(delete, unsafe { Caller::from_raw(caller) })
+        T::delete_elem(delete, Caller::Plain(unsafe { ReadSide::assume() }))
+    }
+
+    /// Does a delete that is not a plain one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::delete_elem`].
+    #[cold]
+    #[inline(never)]
+    unsafe extern "C" fn other_delete_elem(
+        map: *mut bindings::bpf_map,
+        key: *mut c_void,
+        caller: u64,
+    ) -> c_long {
+        // SAFETY: As in `update_elem()`.
+        let delete = unsafe { Delete::new(Map::from_raw(map), key) };
+        T::delete_elem(delete, other(caller))
     }
 
     /// Traces an update.
@@ -201,20 +251,6 @@ impl<T: MapTracing> Registration<T> {
         // SAFETY: As in `updated()`.
         let (delete, rcu) = unsafe { (Delete::new(Map::from_raw(map), key), ReadSide::assume()) };
         T::deleted(delete, rcu);
-    }
-
-    /// Checks a program.
-    ///
-    /// # Safety
-    ///
-    /// Both pointers are valid.
-    unsafe extern "C" fn check_prog(
-        log: *mut bindings::bpf_verifier_log,
-        prog: *const bindings::bpf_prog,
-    ) -> c_int {
-        // SAFETY: Both are valid during the call, and it is for such programs only.
-        let (log, prog) = unsafe { (VerifierLog::from_raw(log), Prog::from_raw(prog)) };
-        from_result(|| T::check_prog(&log, prog).map(|()| 0))
     }
 
     /// Creates a link.
@@ -309,14 +345,14 @@ impl<T: MapTracing> Registration<T> {
     ///
     /// # Safety
     ///
-    /// `link` is a live link of this type, and `info` valid and zero.
+    /// `link` is a live link of this type, and `info` valid.
     unsafe extern "C" fn link_fill_info(
         link: *const bindings::bpf_link,
         info: *mut bindings::bpf_link_info,
     ) -> c_int {
         // SAFETY: A link of ours.
         let from = T::info(unsafe { Link::from_raw(link) });
-        // SAFETY: The caller has zeroed all of it, and writing to a union member is safe.
+        // SAFETY: All of it is initialized, and any value of its members is valid.
         let to = unsafe { &mut (*info).__bindgen_anon_1.map_trace };
 
         to.map_id = from.map_id;

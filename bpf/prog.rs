@@ -81,12 +81,6 @@ impl Prog {
             && attach_type == bindings::bpf_attach_type_BPF_TRACE_MAP
     }
 
-    /// Whether it was loaded with `BPF_F_SLEEPABLE`.
-    pub(crate) fn is_sleepable(&self) -> bool {
-        // SAFETY: Constant.
-        unsafe { (*self.0.get()).sleepable() != 0 }
-    }
-
     /// The operation that the program is written for: its target.
     ///
     /// Errors: [`EINVAL`] where it was loaded for something else.
@@ -143,26 +137,44 @@ impl Prog {
 pub(crate) unsafe trait Context {
     /// The operation.
     const TYPE: TraceType;
+
+    /// Says whose value was written, or where the operation was done.
+    fn set_cpu(&mut self, cpu: u32);
 }
 
 // SAFETY: This is what bpf_map_trace__update_elem() describes.
 unsafe impl Context for bindings::bpf_map_trace_ctx__update_elem {
     const TYPE: TraceType = TraceType::UpdateElem;
+
+    #[inline(always)]
+    fn set_cpu(&mut self, cpu: u32) {
+        self.cpu = cpu.into();
+    }
 }
 
 // SAFETY: This is what bpf_map_trace__delete_elem() describes.
 unsafe impl Context for bindings::bpf_map_trace_ctx__delete_elem {
     const TYPE: TraceType = TraceType::DeleteElem;
+
+    #[inline(always)]
+    fn set_cpu(&mut self, cpu: u32) {
+        self.cpu = cpu.into();
+    }
 }
 
 /// A program that runs for as long as it is in here, and that can be swapped while it runs.
 ///
 /// # Invariants
 ///
-/// The pointer is null or has a reference to a program. A reference is given up only after the
-/// pointer was taken out; `bpf_prog_put()` frees the program at the earliest one RCU grace period
-/// later.
+/// The pointer has a reference to a program, or is that of `bpf_map_trace_no_prog`, which does
+/// nothing. A reference is given up only after the pointer was taken out; `bpf_prog_put()` frees the
+/// program at the earliest one RCU grace period later.
 pub(crate) struct AttachedProg(Atomic<*mut bindings::bpf_prog>);
+
+/// What is there where there is no program, so that a run does not have to test for it.
+fn no_prog() -> *mut bindings::bpf_prog {
+    &raw mut bindings::bpf_map_trace_no_prog
+}
 
 impl AttachedProg {
     /// Attaches `prog`.
@@ -173,19 +185,28 @@ impl AttachedProg {
 
     /// Puts `new` in, and takes out what was there. Each run uses one of the two.
     pub(crate) fn swap(&self, new: Option<ARef<Prog>>) -> Option<ARef<Prog>> {
-        let new = new.map_or(ptr::null_mut(), |p| ARef::into_raw(p).as_ptr().cast());
+        let new = new.map_or(no_prog(), |prog| ARef::into_raw(prog).as_ptr().cast());
         // INVARIANT: The reference goes into the pointer.
-        let old = NonNull::new(self.0.xchg(new, Full))?;
+        let old = self.0.xchg(new, Full);
+
+        if old == no_prog() {
+            return None;
+        }
         // SAFETY: By the invariants, the pointer had a reference, which is ours now.
-        Some(unsafe { ARef::from_raw(old.cast()) })
+        NonNull::new(old).map(|old| unsafe { ARef::from_raw(old.cast()) })
     }
 
-    /// The program, for comparing.
-    pub(crate) fn as_ptr(&self) -> *mut bindings::bpf_prog {
-        self.0.load(Acquire)
+    /// Whether there is a program.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.load(Acquire) != no_prog()
     }
 
-    /// Runs the program, if there is one, and returns what it returned.
+    /// Whether `prog` is the program.
+    pub(crate) fn is(&self, prog: &Prog) -> bool {
+        self.0.load(Acquire) == prog.as_ptr()
+    }
+
+    /// Runs the program, and returns what it returned, 0 where there is none.
     ///
     /// Context: any, NMI included.
     ///
@@ -199,22 +220,22 @@ impl AttachedProg {
         ctx: &C,
         _rcu: ReadSide<'_>,
         _preempt: &PreemptGuard,
-    ) -> Option<u32> {
-        let prog = NonNull::new(self.0.load(Acquire))?;
+    ) -> u32 {
+        let prog = self.0.load(Acquire);
         // SAFETY: By the invariants, it is freed after the RCU read section. The verifier has
         // checked that it may run without migration on such a context.
-        Some(unsafe { bindings::bpf_prog_run(prog.as_ptr(), ptr::from_ref(ctx).cast::<c_void>()) })
+        unsafe { bindings::bpf_map_trace_run_prog(prog, ptr::from_ref(ctx).cast::<c_void>()) }
     }
-}
 
-impl AttachedProg {
     /// Adds to the program's count of runs that were skipped, as other tracing programs have it.
     ///
     /// Context: any, NMI included.
     pub(crate) fn count_missed(&self, _rcu: ReadSide<'_>) {
-        if let Some(prog) = NonNull::new(self.0.load(Acquire)) {
+        let prog = self.0.load(Acquire);
+
+        if prog != no_prog() {
             // SAFETY: By the invariants, it is freed after the RCU read section.
-            unsafe { bindings::bpf_prog_inc_misses_counter(prog.as_ptr()) };
+            unsafe { bindings::bpf_prog_inc_misses_counter(prog) };
         }
     }
 }
@@ -222,25 +243,5 @@ impl AttachedProg {
 impl Drop for AttachedProg {
     fn drop(&mut self) {
         self.swap(None);
-    }
-}
-
-/// The log of a program that is being verified.
-pub(crate) struct VerifierLog(*mut bindings::bpf_verifier_log);
-
-impl VerifierLog {
-    /// Wraps a log.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` is valid while the wrapper exists.
-    pub(crate) unsafe fn from_raw(ptr: *mut bindings::bpf_verifier_log) -> Self {
-        Self(ptr)
-    }
-
-    /// Adds a line.
-    pub(crate) fn line(&self, line: &CStr) {
-        // SAFETY: The log is valid, and the format takes one string.
-        unsafe { bindings::bpf_log(self.0, c"%s\n".as_char_ptr(), line.as_char_ptr()) };
     }
 }

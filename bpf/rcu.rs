@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
-use core::{marker::PhantomData, ptr};
+use core::marker::PhantomData;
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     bindings,
@@ -51,23 +51,23 @@ struct RcuBox<T> {
     value: T,
 }
 
-/// A pointer to a `T`, or nothing, that is read under RCU.
+/// A pointer to a `T` that is read under RCU.
 ///
 /// # Invariants
 ///
-/// `ptr` is null or comes from [`KBox::into_raw`]. It is replaced only by holders of the global
-/// lock `B`, and what it pointed to is freed one RCU grace period later.
+/// `ptr` comes from [`KBox::into_raw`]. It is replaced only by holders of the global lock `B`, and
+/// what it pointed to is freed one RCU grace period later.
 pub(crate) struct RcuCell<T: Send + Sync, B: GlobalLockBackend> {
     ptr: Atomic<*mut RcuBox<T>>,
     _lock: PhantomData<fn() -> B>,
 }
 
 impl<T: Send + Sync + 'static, B: GlobalLockBackend> RcuCell<T, B> {
-    /// Creates an empty cell.
-    pub(crate) fn new() -> Self {
-        // INVARIANT: Null is allowed.
+    /// Creates a cell.
+    pub(crate) fn new(value: Unpublished<T>) -> Self {
+        // INVARIANT: It comes from there.
         Self {
-            ptr: Atomic::new(ptr::null_mut()),
+            ptr: Atomic::new(KBox::into_raw(value.0)),
             _lock: PhantomData,
         }
     }
@@ -76,32 +76,29 @@ impl<T: Send + Sync + 'static, B: GlobalLockBackend> RcuCell<T, B> {
     ///
     /// Context: any.
     #[inline(always)]
-    pub(crate) fn read<'a>(&'a self, _rcu: ReadSide<'a>) -> Option<&'a T> {
+    pub(crate) fn read<'a>(&'a self, _rcu: ReadSide<'a>) -> &'a T {
         // Pairs with the `Release` in `replace()`.
         let ptr = self.ptr.load(Acquire);
         // SAFETY: By the invariants, what was in the cell after the RCU read section has begun is
         // not freed before it ends, and `'a` ends before.
-        unsafe { ptr.as_ref() }.map(|b| &b.value)
+        unsafe { &(*ptr).value }
     }
 
     /// Reads the value as a writer.
-    pub(crate) fn peek<'a>(&'a self, _guard: &'a GlobalGuard<B>) -> Option<&'a T> {
+    pub(crate) fn peek<'a>(&'a self, _guard: &'a GlobalGuard<B>) -> &'a T {
         let ptr = self.ptr.load(Relaxed);
         // SAFETY: By the invariants, only the holder of the lock replaces the value, and that needs
         // the guard mutably while it is borrowed here.
-        unsafe { ptr.as_ref() }.map(|b| &b.value)
+        unsafe { &(*ptr).value }
     }
 
     /// Replaces the value; the old one is freed after a grace period.
-    pub(crate) fn replace(&self, new: Option<Unpublished<T>>, _guard: &mut GlobalGuard<B>) {
-        let new = new.map_or(ptr::null_mut(), |n| KBox::into_raw(n.0));
+    pub(crate) fn replace(&self, new: Unpublished<T>, _guard: &mut GlobalGuard<B>) {
+        let new = KBox::into_raw(new.0);
         let old = self.ptr.load(Relaxed);
 
         // INVARIANT: The lock is held.
         self.ptr.store(new, Release);
-        if old.is_null() {
-            return;
-        }
         // SAFETY: `old` comes from `KBox::into_raw()` and no reader can find it any more. The
         // callback frees it after those that did have ended.
         unsafe { bindings::call_rcu((*old).head.get(), Some(free_box::<T>)) };
@@ -110,12 +107,9 @@ impl<T: Send + Sync + 'static, B: GlobalLockBackend> RcuCell<T, B> {
 
 impl<T: Send + Sync, B: GlobalLockBackend> Drop for RcuCell<T, B> {
     fn drop(&mut self) {
-        let ptr = *self.ptr.get_mut();
-        if !ptr.is_null() {
-            // SAFETY: By the invariants, this comes from `KBox::into_raw()`. Nobody else has a
-            // reference to the cell, so nobody reads it.
-            drop(unsafe { KBox::from_raw(ptr) });
-        }
+        // SAFETY: By the invariants, this comes from `KBox::into_raw()`. Nobody else has a
+        // reference to the cell, so nobody reads it.
+        drop(unsafe { KBox::from_raw(*self.ptr.get_mut()) });
     }
 }
 

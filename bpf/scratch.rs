@@ -32,6 +32,11 @@ const NESTED: usize = 2;
 /// So that CPUs do not share cache lines.
 const ALIGN: usize = 64;
 
+/// What the slots of one map may take, in bytes.
+///
+/// Values can be as large as memory, and few operations have to be copied.
+const MAX_SLOTS_SIZE: usize = 64 << 20;
+
 /// Room on the stack.
 #[repr(C, align(8))]
 pub(crate) struct StackRoom(MaybeUninit<[u8; ON_STACK]>);
@@ -51,8 +56,15 @@ struct Line(UnsafeCell<[u8; ALIGN]>);
 pub(crate) struct Scratch {
     key_size: usize,
     value_size: usize,
-    /// Nothing where the stack is large enough.
-    slots: Option<Slots>,
+    place: Place,
+}
+
+/// Where there is room for a key and a value.
+enum Place {
+    Stack,
+    Slots(Slots),
+    /// They are too large for all contexts of all CPUs to have a slot.
+    Nowhere,
 }
 
 /// The slots of a map whose keys and values do not fit on the stack.
@@ -76,12 +88,17 @@ unsafe impl Sync for Slots {}
 unsafe impl Send for Slots {}
 
 impl Slots {
+    /// How many slots there are.
+    fn count() -> usize {
+        nr_cpu_ids() as usize * CONTEXT_LEVELS * NESTED
+    }
+
     fn new(size: usize) -> Result<Self> {
         // User space decides how much that is.
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
         let stride = size.div_ceil(ALIGN);
-        let count = nr_cpu_ids() as usize * CONTEXT_LEVELS * NESTED;
-        let lines = KVVec::with_capacity(count.checked_mul(stride).ok_or(ENOMEM)?, flags)?;
+        let count = Self::count();
+        let lines = KVVec::with_capacity(count * stride, flags)?;
         let mut busy = KVVec::with_capacity(count, flags)?;
 
         for _ in 0..count {
@@ -120,28 +137,40 @@ impl Scratch {
         let key_size = map.key_size() as usize;
         let value_size = map.value_size() as usize;
         let size = value_offset(key_size) + value_size;
+        let place = if size <= ON_STACK {
+            Place::Stack
+        } else if (size.next_multiple_of(ALIGN))
+            .checked_mul(Slots::count())
+            .is_some_and(|total| total <= MAX_SLOTS_SIZE)
+        {
+            Place::Slots(Slots::new(size)?)
+        } else {
+            Place::Nowhere
+        };
 
         Ok(Self {
             key_size,
             value_size,
-            slots: (size > ON_STACK).then(|| Slots::new(size)).transpose()?,
+            place,
         })
     }
 
     /// Finds room for a key and a value, in `stack` if they fit.
     ///
-    /// Returns [`None`] where operations of this context nest too deep.
+    /// Returns [`None`] where operations of this context nest too deep, or where key and value are
+    /// so large that the map has no slots.
     pub(crate) fn room<'a>(
         &'a self,
         stack: &'a mut StackRoom,
         preempt: &'a PreemptGuard,
     ) -> Option<Room<'a>> {
-        let (busy, start) = match &self.slots {
-            None => (None, stack.0.as_mut_ptr().cast()),
-            Some(slots) => {
+        let (busy, start) = match &self.place {
+            Place::Stack => (None, stack.0.as_mut_ptr().cast()),
+            Place::Slots(slots) => {
                 let (busy, start) = slots.take(preempt)?;
                 (Some(&busy.0), start)
             }
+            Place::Nowhere => return None,
         };
         // INVARIANT: `Slots::new()` was asked for this size, or it is at most `ON_STACK`.
         Some(Room {

@@ -263,7 +263,7 @@ TEST_F(attach, program_that_is_no_tracer_is_refused)
 	EXPECT_REFUSED(-EINVAL);
 }
 
-TEST_F(attach, map_fd_without_read_is_eperm)
+TEST_F(attach, contract_10_map_fd_without_read_is_eperm)
 {
 	LIBBPF_OPTS(bpf_get_fd_by_id_opts, opts, .open_flags = BPF_F_WRONLY);
 	struct bpf_map_info info = {};

@@ -122,12 +122,12 @@ static void spinning_program(struct __test_metadata *_metadata, struct barrier_b
 	close(attacher.link);
 }
 
-TEST_F(barrier, attach_waits_for_a_program_under_rcu)
+TEST_F(barrier, defect_7_attach_waits_for_a_program_under_rcu)
 {
 	spinning_program(_metadata, self->skel, self->skel->progs.spin_then_update);
 }
 
-TEST_F(barrier, attach_waits_for_a_sleepable_program)
+TEST_F(barrier, contract_2_attach_waits_for_a_sleepable_program)
 {
 	spinning_program(_metadata, self->skel, self->skel->progs.spin_sleepable_then_update);
 }

@@ -38,7 +38,9 @@ static void *update_on_another_cpu(void *argument)
 }
 
 /* When BPF_LINK_DETACH returns, the tracer runs no more, not even for an old operation. */
-TEST_F(contract, contract_3_detach_waits_for_a_tracer_that_runs)
+/* Take the tracer away while it runs: by a detach, or by an update of its link */
+static void expect_wait_for_tracer(struct __test_metadata *_metadata,
+				   FIXTURE_DATA(contract) *self, bool by_update)
 {
 	__typeof__(self->skel->bss) bss = self->skel->bss;
 	pthread_t thread;
@@ -54,12 +56,26 @@ TEST_F(contract, contract_3_detach_waits_for_a_tracer_that_runs)
 	ASSERT_TRUE(wait_for_flag(&bss->entered, 10000));
 	/* It has most of its time before it. */
 	ASSERT_EQ(0, bss->left_ns);
-	ASSERT_EQ(0, map_trace_detach(link));
+	if (by_update) {
+		ASSERT_EQ(0, map_trace_update(link, bpf_program__fd(self->skel->progs.counts), -1));
+	} else {
+		ASSERT_EQ(0, map_trace_detach(link));
+	}
 	EXPECT_NE(0, bss->left_ns);
 	ASSERT_EQ(0, pthread_join(thread, &ret));
 	EXPECT_EQ(NULL, ret);
 	EXPECT_EQ(0, bss->update_ret);
 	close(link);
+}
+
+TEST_F(contract, contract_3_detach_waits_for_a_tracer_that_runs)
+{
+	expect_wait_for_tracer(_metadata, self, false);
+}
+
+TEST_F(contract, contract_4_update_waits_for_the_old_program)
+{
+	expect_wait_for_tracer(_metadata, self, true);
 }
 
 /* What interrupts a tracer is not recursion: its own operation is traced. */

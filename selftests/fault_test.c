@@ -232,7 +232,7 @@ TEST_F_TIMEOUT(fault, update_prog, 400)
 	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
-TEST_F(fault, detach_cannot_fail)
+TEST_F(fault, contract_12_detach_cannot_fail)
 {
 	int nth;
 

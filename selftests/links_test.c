@@ -232,7 +232,7 @@ TEST_F(links, detached_link_lets_go_of_the_map)
 /*
  * The program. Contract 4 and defect 1 of the RFC
  */
-TEST_F(links, update_swaps_the_program)
+TEST_F(links, defect_1_update_swaps_the_program)
 {
 	int i;
 
@@ -500,7 +500,7 @@ TEST_F(links, fdinfo_tells_the_same)
 }
 
 /* Through a map of maps: what cannot be known at load is bounded and counted. */
-TEST_F(links, run_that_recursion_prevents_is_missed)
+TEST_F(links, defect_9_run_that_recursion_prevents_is_missed)
 {
 	struct operation op = { .kind = OPERATION_UPDATE, .key = 1, .value = 1 };
 	struct map_trace_info info;

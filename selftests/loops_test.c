@@ -252,7 +252,7 @@ TEST_F(loops, indirect_over_two_maps)
 	close(link);
 }
 
-TEST_F(loops, indirect_over_three_maps)
+TEST_F(loops, contract_7_indirect_over_three_maps)
 {
 	int links[2];
 
@@ -861,7 +861,7 @@ TEST_F(loops, tracer_that_meets_a_held_lock_fails_and_its_operation_does_not)
 	close(link);
 }
 
-TEST_F(loops, tracer_in_an_nmi_that_meets_a_held_lock_fails_and_its_operation_does_not)
+TEST_F(loops, contract_9_tracer_that_meets_a_held_lock_fails_alone)
 {
 	char old[8];
 	int link, err;

@@ -165,7 +165,7 @@ TEST_F(origins, inner_map_that_the_program_does_not_know_at_load)
 	close(link);
 }
 
-TEST_F(origins, bpf_syscall)
+TEST_F(origins, defect_5_bpf_syscall)
 {
 	int source = bpf_map__fd(self->skel->maps.source);
 	__u64 value = 77;

@@ -178,7 +178,7 @@ TEST_F(stress, every_operation_of_two_cpus_is_traced)
 }
 
 /* Contract 4: the old program or the new one, never none and never both */
-TEST_F(stress, every_operation_runs_the_old_program_or_the_new_one)
+TEST_F(stress, contract_4_every_operation_runs_the_old_program_or_the_new_one)
 {
 	__typeof__(self->skel->bss) bss = self->skel->bss;
 	struct worker workers[WORKERS] = {};

@@ -35,7 +35,7 @@ static __s64 update(struct basic_bpf *skel, __u32 key, __u64 value, __u64 flags)
 	return ret ? ret : op.ret;
 }
 
-TEST_F(update, tracer_gets_key_value_and_flags)
+TEST_F(update, contract_1_tracer_gets_key_value_and_flags)
 {
 	static const __u64 flags[] = { BPF_ANY, BPF_EXIST };
 	struct bpf_map_info info = {};
@@ -73,7 +73,7 @@ TEST_F(update, element_is_there_after_the_operation)
 	EXPECT_EQ(77, value);
 }
 
-TEST_F(update, failed_insertion_of_a_present_key_is_not_traced)
+TEST_F(update, defect_4_failed_insertion_is_not_traced)
 {
 	ASSERT_EQ(0, update(self->skel, 8, 1, BPF_ANY));
 	ASSERT_EQ(1, self->skel->bss->nr_events);
@@ -190,7 +190,7 @@ TEST_F(update, mirror_follows_by_passing_key_and_value_on)
 	close(link);
 }
 
-TEST_F(update, tracer_that_returns_one_does_not_change_the_operation)
+TEST_F(update, contract_13_tracer_that_returns_one_changes_nothing)
 {
 	struct map_trace_info info;
 	__u64 value = 0;

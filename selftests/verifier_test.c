@@ -50,7 +50,7 @@ FIXTURE_TEARDOWN(verifier)
 	ASSERT_LOG_HAS(log_buf, line);						\
 } while (0)
 
-TEST_F(verifier, key_and_value_are_read_without_null_check)
+TEST_F(verifier, contract_5_key_and_value_are_read_without_null_check)
 {
 	EXPECT_ATTACH(reads_key_and_value, source, 0);
 }
@@ -131,7 +131,7 @@ TEST_F(verifier, key_merged_with_value_on_the_stack_does_not_attach)
 }
 
 /* Defect 8 of the RFC */
-TEST_F(verifier, write_through_value_does_not_load)
+TEST_F(verifier, defect_8_write_through_value_does_not_load)
 {
 	EXPECT_LOAD_REFUSED(writes_value, "cannot write into rdonly_buf");
 }
@@ -166,7 +166,7 @@ TEST_F(verifier, return_value_two_does_not_load)
 	EXPECT_LOAD_REFUSED(returns_two, "At program exit the register R0 has");
 }
 
-TEST_F(verifier, tail_call_does_not_load)
+TEST_F(verifier, contract_6_tail_call_does_not_load)
 {
 	EXPECT_LOAD_REFUSED(tail_calls, "tail call");
 }

@@ -101,7 +101,7 @@ def locked_instructions(path):
         header = re.fullmatch(r"[0-9a-f]+ <(.*)>:", line)
         if header:
             name = header.group(1)
-            function = name if re.search(r"Registration.*(update|delete)_elem", name) else None
+            function = name if re.search(r"^_R.*Registration.*E11(update|delete)_elem", name) else None
             if function:
                 found[function] = []
         elif function and re.search(r"\block\b|\bxchg[a-z]*\b.*\(", line):

@@ -58,8 +58,8 @@ static void bench_code_size(void)
 	workload_bpf__destroy(workload);
 }
 
-/* The time to load a program that does @calls updates */
-static void bench_load(int calls)
+/* The time to load a program that calls a helper for maps @calls times */
+static void bench_load(int calls, __s32 helper, const char *name)
 {
 	LIBBPF_OPTS(bpf_prog_load_opts, opts);
 	const int insns_of_a_call = 8;
@@ -67,7 +67,7 @@ static void bench_load(int calls)
 	__u64 best = ~0ULL, time;
 	int i, map, program;
 
-	progress("load of a program with %d updates", calls);
+	progress("load of a program with %d %s", calls, name);
 	map = bpf_map_create(BPF_MAP_TYPE_HASH, "bench", sizeof(__u32), sizeof(__u64), 1, NULL);
 	insns = calloc(calls * insns_of_a_call + 4, sizeof(*insns));
 	if (map < 0 || !insns)
@@ -83,7 +83,7 @@ static void bench_load(int calls)
 		*insn++ = (struct bpf_insn){ BPF_ALU64 | BPF_MOV | BPF_X, 3, 10, 0, 0 };
 		*insn++ = (struct bpf_insn){ BPF_ALU64 | BPF_ADD | BPF_K, 3, 0, 0, -16 };
 		*insn++ = (struct bpf_insn){ BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, BPF_ANY };
-		*insn++ = (struct bpf_insn){ BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_map_update_elem };
+		*insn++ = (struct bpf_insn){ BPF_JMP | BPF_CALL, 0, 0, 0, helper };
 	}
 	*insn++ = (struct bpf_insn){ BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0 };
 	*insn++ = (struct bpf_insn){ BPF_JMP | BPF_EXIT };
@@ -99,7 +99,7 @@ static void bench_load(int calls)
 		if (time < best)
 			best = time;
 	}
-	figure(best, "load/%d", calls);
+	figure(best, "load/%d %s", calls, name);
 	free(insns);
 	close(map);
 }
@@ -108,7 +108,8 @@ void bench_programs(void)
 {
 	bench_map_size();
 	bench_code_size();
-	bench_load(100);
-	bench_load(1000);
-	bench_load(4000);
+	bench_load(100, BPF_FUNC_map_update_elem, "updates");
+	bench_load(1000, BPF_FUNC_map_update_elem, "updates");
+	/* Which every kernel inlines, in the same way */
+	bench_load(1000, BPF_FUNC_map_lookup_elem, "lookups");
 }

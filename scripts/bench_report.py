@@ -32,6 +32,9 @@ REFERENCE = "hash update from program"
 UNTRACED_BUDGET = 4
 TRACED_BUDGET = 100
 FURTHER_TRACER_BUDGET = 35
+# Its tracers run once for each CPU, which is not the way of all others.
+EACH_CPU_ROW = "percpu_hash update from syscall"
+EACH_CPU_BUDGET = 170
 # Most figures are the same in each run. See ../Documentation/cost.rst for those that are not.
 TOLERANCE = 1
 # What was measured before there was any of this, with another program, on this kernel and
@@ -176,7 +179,7 @@ def tables(figures):
             sizes.append([f"{program}, {form}, bytes", before["size"][program][form],
                           after["size"][program][form]])
     for calls in after["load"]:
-        sizes.append([f"load of a program with {calls} updates, instructions",
+        sizes.append([f"load of a program with {calls}, instructions",
                       before["load"][calls], after["load"][calls]])
     parts.append(csv_table(
         "What is not traced",
@@ -283,7 +286,8 @@ def check_budgets(checks, figures):
         for column in "untraced", "bystander", "detached":
             checks.at_most(round(row[column] - row["unpatched"], 1), UNTRACED_BUDGET,
                            f"budget: {name}, {TITLES[column]}, over the unpatched kernel")
-        checks.at_most(round(row["tracers_1"] - row["untraced"], 1), TRACED_BUDGET,
+        budget = EACH_CPU_BUDGET if name == EACH_CPU_ROW else TRACED_BUDGET
+        checks.at_most(round(row["tracers_1"] - row["untraced"], 1), budget,
                        f"budget: {name}, 1 tracer, over none")
         for fewer, more in ((1, 2), (2, 4), (4, 8)):
             each = (row[f"tracers_{more}"] - row[f"tracers_{fewer}"]) / (more - fewer)

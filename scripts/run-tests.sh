@@ -15,7 +15,7 @@ debug) memory=3G ;;
 *) memory=1G ;;
 esac
 # For the whole guest: the limit of what a run may take before it counts as hung.
-GUEST_SECONDS=${GUEST_SECONDS:-2700}
+GUEST_SECONDS=${GUEST_SECONDS:-3600}
 
 use_guest_files "$config" selftests
 output=$BUILD/selftests-$config

@@ -15,7 +15,7 @@
 
 /* Guests may be emulated, with a kernel that checks every access it makes. */
 #undef TEST_TIMEOUT_DEFAULT
-#define TEST_TIMEOUT_DEFAULT 120
+#define TEST_TIMEOUT_DEFAULT 300
 
 #define JIT_ENABLE "/proc/sys/net/core/bpf_jit_enable"
 

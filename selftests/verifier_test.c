@@ -410,7 +410,7 @@ TEST_F(verifier, program_with_a_jump_near_the_limit_is_traced)
 	link = attach_to(self->skel->progs.passes_key_and_value, self->skel->maps.source);
 	ASSERT_LE(0, link);
 
-	/* The lookup takes 4 more by itself, the update 5. */
+	/* The lookup takes 4 more by itself, the update as many. */
 	for (slack = 4; slack <= 10; slack++) {
 		int mirror = bpf_map__fd(self->skel->maps.mirror);
 		LIBBPF_OPTS(bpf_test_run_opts, run);
@@ -431,7 +431,7 @@ TEST_F(verifier, program_with_a_jump_near_the_limit_is_traced)
 
 /* How many updates the jump goes over, and what each of them takes more when traced */
 #define MANY_UPDATES 64
-#define MORE_INSNS 5
+#define MORE_INSNS 4
 
 /*
  * A jump over updates of one key after the other, all over the distance, which leaves

@@ -75,11 +75,9 @@ fn copy_and_trace<O: Operation>(operation: O) -> c_long {
     };
     let rcu = rcu::Guard::new();
     let rcu = ReadSide::from(&rcu);
-    // A slot of the scratch belongs to this CPU.
-    let preempt = PreemptGuard::new();
     let mut stack = StackRoom::new();
 
-    if let Some(mut room) = list.scratch().room(&mut stack, &preempt) {
+    if let Some(mut room) = list.scratch().room(&mut stack) {
         return perform_and_trace(operation.copy_args(&mut room), rcu);
     }
 

@@ -113,7 +113,8 @@ impl Slots {
     }
 
     /// Takes a slot of this context, if one is free.
-    fn take(&self, preempt: &PreemptGuard) -> Option<(&Busy, *mut u8)> {
+    fn take(&self) -> Option<(Slot<'_>, *mut u8)> {
+        let preempt = PreemptGuard::new();
         let first = (preempt.cpu() as usize * CONTEXT_LEVELS + preempt.context_level()) * NESTED;
         let slots = self.busy.get(first..first + NESTED)?;
         let nested = slots.iter().position(|busy| !busy.0.replace(true))?;
@@ -123,7 +124,24 @@ impl Slots {
             .as_ptr()
             .wrapping_add((first + nested) * self.stride);
 
-        Some((&slots[nested], start.cast_mut().cast()))
+        let slot = Slot {
+            busy: &slots[nested],
+            _preempt: preempt,
+        };
+
+        Some((slot, start.cast_mut().cast()))
+    }
+}
+
+/// A slot that is taken. It belongs to this CPU.
+struct Slot<'a> {
+    busy: &'a Busy,
+    _preempt: PreemptGuard,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.busy.0.set(false);
     }
 }
 
@@ -159,23 +177,21 @@ impl Scratch {
     ///
     /// Returns [`None`] where operations of this context nest too deep, or where key and value are
     /// so large that the map has no slots.
-    pub(crate) fn room<'a>(
-        &'a self,
-        stack: &'a mut StackRoom,
-        preempt: &'a PreemptGuard,
-    ) -> Option<Room<'a>> {
-        let (busy, start) = match &self.place {
+    ///
+    /// Outside of the stack, preemption is off until it is dropped.
+    pub(crate) fn room<'a>(&'a self, stack: &'a mut StackRoom) -> Option<Room<'a>> {
+        let (slot, start) = match &self.place {
             Place::Stack => (None, stack.0.as_mut_ptr().cast()),
             Place::Slots(slots) => {
-                let (busy, start) = slots.take(preempt)?;
-                (Some(&busy.0), start)
+                let (slot, start) = slots.take()?;
+                (Some(slot), start)
             }
             Place::Nowhere => return None,
         };
         // INVARIANT: `Slots::new()` was asked for this size, or it is at most `ON_STACK`.
         Some(Room {
             start,
-            busy,
+            _slot: slot,
             key_size: self.key_size,
             value_size: self.value_size,
             _borrowed: PhantomData,
@@ -195,7 +211,7 @@ const fn value_offset(key_size: usize) -> usize {
 /// From `start` there are `value_offset(key_size) + value_size` bytes, which only this uses.
 pub(crate) struct Room<'a> {
     start: *mut u8,
-    busy: Option<&'a Cell<bool>>,
+    _slot: Option<Slot<'a>>,
     key_size: usize,
     value_size: usize,
     _borrowed: PhantomData<&'a mut StackRoom>,
@@ -224,13 +240,5 @@ impl Room<'_> {
         // SAFETY: As above.
         unsafe { ptr::copy_nonoverlapping(value.cast(), to, self.value_size) };
         to.cast()
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        if let Some(busy) = self.busy {
-            busy.set(false);
-        }
     }
 }

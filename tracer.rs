@@ -27,8 +27,8 @@ const COULD_NOT_FOLLOW: u32 = 1;
 /// How deep tracers may nest, one run by what the other one does.
 pub(crate) const MAX_NESTING: usize = 8;
 
-/// The same in an NMI, whose stack is smaller than that of a task.
-const MAX_NESTING_NMI: usize = 3;
+/// The same where there is less room on the stack, in a hardirq and in an NMI.
+const MAX_NESTING_LITTLE_STACK: usize = 3;
 
 /// A tracer, shared by its link and by the list of the map.
 #[repr(C)]
@@ -61,7 +61,7 @@ impl Tracer {
         self.cookie
     }
 
-    /// How often it was not run, for recursion or for the nesting limit.
+    /// How often it was not run: recursion, the nesting limit, no room for a copy of the arguments.
     pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Relaxed) as u64
     }
@@ -154,8 +154,8 @@ impl Tracer {
 /// How many tracers may lead to each other. Only asked for where some do.
 #[inline(always)]
 fn max_nesting(depth: usize, preempt: &PreemptGuard) -> usize {
-    if depth != 0 && preempt.in_nmi() {
-        MAX_NESTING_NMI
+    if depth != 0 && preempt.has_little_stack() {
+        MAX_NESTING_LITTLE_STACK
     } else {
         MAX_NESTING
     }

@@ -14,8 +14,8 @@ pub(crate) const CONTEXT_LEVELS: usize = bindings::BPF_MAP_TRACE_CONTEXTS as usi
 /// Tells that a run context has another one outside, in the pointer to it.
 const NESTED: usize = bindings::BPF_MAP_TRACE_NESTED as usize;
 
-/// What [`PreemptGuard::context_level`] is in an NMI.
-const NMI_LEVEL: usize = CONTEXT_LEVELS - 1;
+/// What [`PreemptGuard::context_level`] is in a hardirq; in an NMI it is one more.
+const HARDIRQ_LEVEL: usize = 2;
 
 /// Preemption is off while this exists.
 pub(crate) struct PreemptGuard(NotThreadSafe);
@@ -36,9 +36,10 @@ impl PreemptGuard {
         unsafe { bindings::raw_smp_processor_id() }
     }
 
-    /// Whether this is an NMI, whose stack is smaller than that of a task.
-    pub(crate) fn in_nmi(&self) -> bool {
-        self.context_level() == NMI_LEVEL
+    /// Whether this is a hardirq, which shares its stack with the softirq that it interrupts, or an
+    /// NMI, whose stack is smaller than that of a task.
+    pub(crate) fn has_little_stack(&self) -> bool {
+        self.context_level() >= HARDIRQ_LEVEL
     }
 
     /// The level of this context, less than [`CONTEXT_LEVELS`].
@@ -93,13 +94,18 @@ impl RunContext {
         // SAFETY: Preemption is off, and as long as the guard is borrowed the pointer stays that of
         // this CPU. What interrupts us leaves it as it was.
         let innermost = unsafe { bindings::bpf_map_trace_this_innermost() };
+        // SAFETY: As above.
+        let old = unsafe { *innermost };
+        // The first and the last functions of an interrupt run before it counts as one, and after.
+        let interrupts = is_on_task_stack(old) && !is_on_task_stack(this.addr());
+
         // SAFETY: As above, and `this` is room for it. Volatile: it is complete before it can be
         // found.
         unsafe {
             this.write_volatile(bindings::bpf_map_trace_run_ctx {
                 run_ctx: bindings::bpf_run_ctx {},
                 tracer: ptr::null(),
-                outer: *innermost,
+                outer: if interrupts { 0 } else { old },
             });
             innermost.write_volatile(this.expose_provenance() | NESTED);
         }
@@ -107,8 +113,15 @@ impl RunContext {
         Nested {
             current: CurrentRunContext::set(this),
             innermost,
+            old,
         }
     }
+}
+
+/// Whether a run context is where the current task has its stack, and not an interrupt.
+fn is_on_task_stack(run_ctx: usize) -> bool {
+    // SAFETY: It looks at the address only.
+    unsafe { bindings::object_is_on_stack(ptr::without_provenance(run_ctx)) != 0 }
 }
 
 /// The run context of the current task.
@@ -202,10 +215,12 @@ impl Drop for Outermost<'_> {
 ///
 /// # Invariants
 ///
-/// `innermost` is the entry of this context of this CPU, and `current` is the innermost there.
+/// `innermost` is the entry of this context of this CPU, and `current` is the innermost there, where
+/// `old` was before.
 pub(crate) struct Nested<'a> {
     current: CurrentRunContext<'a>,
     innermost: *mut usize,
+    old: usize,
 }
 
 impl EnteredRunContext for Nested<'_> {
@@ -244,6 +259,6 @@ impl EnteredRunContext for Nested<'_> {
 impl Drop for Nested<'_> {
     fn drop(&mut self) {
         // SAFETY: By the invariants; preemption is still off.
-        unsafe { self.innermost.write_volatile((*self.current.this).outer) };
+        unsafe { self.innermost.write_volatile(self.old) };
     }
 }

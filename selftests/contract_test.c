@@ -105,6 +105,29 @@ TEST_F(contract, contract_8_interrupt_of_a_tracer_is_traced)
 	close(link);
 }
 
+/* Nor is what does so where the kernel does not count it as an interrupt yet. */
+TEST_F(contract, contract_8_beginning_of_an_interrupt_of_a_tracer_is_traced)
+{
+	__typeof__(self->skel->bss) bss = self->skel->bss;
+	struct map_trace_info info;
+	struct bpf_link *probe;
+	int link;
+
+	link = attach_to(self->skel->progs.spins, self->skel->maps.source);
+	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
+	probe = bpf_program__attach(self->skel->progs.update_before_interrupt);
+	ASSERT_NE(NULL, probe);
+	/* Longer than the clock takes to its next tick */
+	EXPECT_EQ(0, run_program(self->skel->progs.update, NULL, 0));
+	bpf_link__destroy(probe);
+	EXPECT_LT(0, bss->interruptions);
+	EXPECT_EQ(0, bss->interrupt_failures);
+	EXPECT_EQ(bss->interruptions, bss->traced_interruptions);
+	ASSERT_EQ(0, map_trace_get_info(link, &info));
+	EXPECT_EQ(0, info.missed);
+	close(link);
+}
+
 TEST_F_TIMEOUT(contract, more_tracers_than_documented_are_e2big, 300)
 {
 	int links[MAX_TRACERS], i, err;

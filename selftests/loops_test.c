@@ -5,6 +5,7 @@
  */
 #include "testing_helpers.h"
 
+#include <linux/perf_event.h>
 #include <pthread.h>
 #include <sys/syscall.h>
 
@@ -16,8 +17,8 @@
 #define GONE_AFTER_NS (10 * NSEC_PER_SEC)
 #define RACES 60
 
-/* How many tracers may follow each other in an NMI */
-#define MAX_CHAIN_NMI 3
+/* How many tracers may follow each other in a hardirq and in an NMI */
+#define MAX_CHAIN_LITTLE_STACK 3
 
 #define KPROBES_OPTIMIZATION "/proc/sys/debug/kprobes-optimization"
 
@@ -784,18 +785,48 @@ static struct bpf_link *attach_to_breakpoint(const struct bpf_program *prog, con
 	return link;
 }
 
+/* A chain that nobody could know, of two tracers too many for where there is little stack */
+static void attach_long_chain(struct __test_metadata *_metadata, FIXTURE_DATA(loops) *self)
+{
+	int i;
+
+	for (i = 0; i < MAX_CHAIN_LITTLE_STACK + 2; i++) {
+		self->chain[i] = attach_with_cookie(self, "update_updates_dynamic", i, i + 1);
+		ASSERT_LE(0, self->chain[i]) TH_LOG("attach: %s", strerror(-self->chain[i]));
+	}
+}
+
+static void expect_short_chain(struct __test_metadata *_metadata, FIXTURE_DATA(loops) *self)
+{
+	int i;
+
+	ASSERT_EQ(0, self->skel->bss->output_ret);
+	for (i = 0; i < MAX_CHAIN_LITTLE_STACK + 2; i++) {
+		EXPECT_EQ(i < MAX_CHAIN_LITTLE_STACK, self->skel->bss->runs_by_cookie[i + 1])
+			TH_LOG("tracer %d", i);
+		EXPECT_EQ(i == MAX_CHAIN_LITTLE_STACK, missed(self->chain[i]))
+			TH_LOG("tracer %d", i);
+		EXPECT_EQ(i <= MAX_CHAIN_LITTLE_STACK, holds(self, i, 5)) TH_LOG("m%d", i);
+	}
+
+	/* A task has room for all of them. */
+	ASSERT_EQ(0, operate(self, OPERATION_UPDATE, 6, 66));
+	for (i = 0; i < MAX_CHAIN_LITTLE_STACK + 2; i++) {
+		EXPECT_TRUE(holds(self, i + 1, 6)) TH_LOG("m%d", i + 1);
+		EXPECT_EQ(i == MAX_CHAIN_LITTLE_STACK, missed(self->chain[i]))
+			TH_LOG("tracer %d", i);
+	}
+}
+
 /* The stack of an NMI is small. */
 TEST_F(loops, unknown_chain_in_an_nmi_ends_after_three_tracers)
 {
 	struct bpf_link *probe;
 	char old[8];
-	int i, err;
+	int err;
 
 	LOAD("update_updates_dynamic", "update_m0_in_kprobe");
-	for (i = 0; i < MAX_CHAIN_NMI + 2; i++) {
-		self->chain[i] = attach_with_cookie(self, "update_updates_dynamic", i, i + 1);
-		ASSERT_LE(0, self->chain[i]) TH_LOG("attach: %s", strerror(-self->chain[i]));
-	}
+	attach_long_chain(_metadata, self);
 	err = write_proc(KPROBES_OPTIMIZATION, "0", old, sizeof(old));
 	ASSERT_EQ(0, err) TH_LOG("%s: %s", KPROBES_OPTIMIZATION, strerror(-err));
 	probe = attach_to_breakpoint(self->skel->progs.update_m0_in_kprobe, "__x64_sys_getpgid");
@@ -805,21 +836,36 @@ TEST_F(loops, unknown_chain_in_an_nmi_ends_after_three_tracers)
 	syscall(__NR_getpgid, 0);
 	bpf_link__destroy(probe);
 	write_proc(KPROBES_OPTIMIZATION, old, NULL, 0);
+	expect_short_chain(_metadata, self);
+}
 
-	ASSERT_EQ(0, self->skel->bss->output_ret);
-	for (i = 0; i < MAX_CHAIN_NMI + 2; i++) {
-		EXPECT_EQ(i < MAX_CHAIN_NMI, self->skel->bss->runs_by_cookie[i + 1])
-			TH_LOG("tracer %d", i);
-		EXPECT_EQ(i == MAX_CHAIN_NMI, missed(self->chain[i])) TH_LOG("tracer %d", i);
-		EXPECT_EQ(i <= MAX_CHAIN_NMI, holds(self, i, 5)) TH_LOG("m%d", i);
-	}
+/* A hardirq has what the softirq that it interrupts has left of its stack. */
+TEST_F(loops, unknown_chain_in_a_hardirq_ends_after_three_tracers)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_SOFTWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_SW_CPU_CLOCK,
+		.sample_period = NSEC_PER_MSEC,
+	};
+	struct bpf_link *clock;
+	time_t end;
+	int fd;
 
-	/* A task has room for all of them. */
-	ASSERT_EQ(0, operate(self, OPERATION_UPDATE, 6, 66));
-	for (i = 0; i < MAX_CHAIN_NMI + 2; i++) {
-		EXPECT_TRUE(holds(self, i + 1, 6)) TH_LOG("m%d", i + 1);
-		EXPECT_EQ(i == MAX_CHAIN_NMI, missed(self->chain[i])) TH_LOG("tracer %d", i);
-	}
+	LOAD("update_updates_dynamic", "update_m0_in_hardirq");
+	attach_long_chain(_metadata, self);
+	self->skel->bss->output_ret = 1;
+	self->skel->bss->input_pid = getpid();
+	fd = syscall(__NR_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	ASSERT_LE(0, fd) TH_LOG("perf event: %s", strerror(errno));
+	clock = bpf_program__attach_perf_event(self->skel->progs.update_m0_in_hardirq, fd);
+	ASSERT_NE(NULL, clock);
+	/* It ticks while this thread runs. */
+	for (end = time(NULL) + 60; time(NULL) < end;)
+		if (*(volatile __s64 *)&self->skel->bss->output_ret != 1)
+			break;
+	bpf_link__destroy(clock);
+	expect_short_chain(_metadata, self);
 }
 
 /*

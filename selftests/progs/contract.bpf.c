@@ -34,6 +34,7 @@ __u64 left_ns;
 
 /* What the timer did while a tracer ran, and what the tracers saw of it */
 __u32 in_tracer;
+__u32 tracer_cpu;
 __u32 interrupted;
 __u32 interruptions;
 __u32 interrupt_failures;
@@ -68,6 +69,7 @@ int spins(struct bpf_map_trace_ctx__update_elem *ctx)
 		return 0;
 	}
 	*(volatile __u32 *)&entered = 1;
+	tracer_cpu = ctx->cpu;
 	*(volatile __u32 *)&in_tracer = 1;
 	bpf_loop(1 << 23, spin_on, &deadline, 0);
 	*(volatile __u32 *)&in_tracer = 0;
@@ -75,7 +77,7 @@ int spins(struct bpf_map_trace_ctx__update_elem *ctx)
 	return 0;
 }
 
-static int update_in_interrupt(void *map, __u32 *key, struct timer_value *value)
+static __always_inline void update_as_interrupt(void)
 {
 	__u32 interrupt = KEY_OF_INTERRUPT;
 	__u64 number = 1;
@@ -86,6 +88,11 @@ static int update_in_interrupt(void *map, __u32 *key, struct timer_value *value)
 	else if (inside)
 		interruptions++;
 	*(volatile __u32 *)&interrupted = 1;
+}
+
+static int update_in_timer(void *map, __u32 *key, struct timer_value *value)
+{
+	update_as_interrupt();
 	return 0;
 }
 
@@ -102,7 +109,7 @@ int update_and_be_interrupted(void *ctx)
 		return 0;
 	/* Only the first time */
 	bpf_timer_init(&value->timer, &timers, CLOCK_MONOTONIC);
-	timer_ret = bpf_timer_set_callback(&value->timer, update_in_interrupt);
+	timer_ret = bpf_timer_set_callback(&value->timer, update_in_timer);
 	if (timer_ret)
 		return 0;
 	interrupted = 0;
@@ -110,6 +117,15 @@ int update_and_be_interrupted(void *ctx)
 	if (timer_ret)
 		return 0;
 	update_ret = bpf_map_update_elem(&source, &key, &number, 0);
+	return 0;
+}
+
+/* The interrupt does not count as one yet. */
+SEC("fentry/irq_enter_rcu")
+int update_before_interrupt(void *ctx)
+{
+	if (in_tracer && bpf_get_smp_processor_id() == tracer_cpu)
+		update_as_interrupt();
 	return 0;
 }
 

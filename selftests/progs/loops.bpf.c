@@ -413,6 +413,13 @@ int update_m0_in_kprobe(void *ctx)
 	return update_m0_once();
 }
 
+/* Of a clock of the CPU: in a hardirq */
+SEC("?perf_event")
+int update_m0_in_hardirq(void *ctx)
+{
+	return update_m0_once();
+}
+
 /*
  * Called by a map with timers, with the lock of the bucket, where an element takes the
  * place of another one

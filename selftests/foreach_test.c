@@ -9,6 +9,7 @@
 
 #include "progs/foreach.h"
 #include "foreach.skel.h"
+#include "huge.skel.h"
 
 #define RUN_MS 3000
 #define ENOUGH 10000
@@ -196,6 +197,38 @@ TEST_F(nested, third_operation_with_large_arguments_is_missed)
 	/* The slots are free again. */
 	check_depth(_metadata, self, 1);
 	check_depth(_metadata, self, 2);
+}
+
+/* What there is no room for at all is done, and counted. */
+TEST(operation_with_arguments_too_large_to_be_copied_is_missed)
+{
+	static __u64 value[(16 << 20) / sizeof(__u64)];
+	struct map_trace_info info;
+	struct huge_bpf *skel;
+	__u32 key = 0;
+	int link;
+
+	ASSERT_EQ(0, map_trace_setup());
+	skel = huge_bpf__open_and_load();
+	ASSERT_NE(NULL, skel);
+	link = attach_to(skel->progs.trace_copy, skel->maps.copy);
+	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
+	skel->bss->update_ret = 1;
+	ASSERT_EQ(0, run_program(skel->progs.update_from_element, NULL, 0));
+	EXPECT_EQ(0, skel->bss->update_ret);
+	ASSERT_EQ(0, bpf_map_lookup_elem(bpf_map__fd(skel->maps.copy), &key, value));
+	EXPECT_EQ(42, value[0]);
+	EXPECT_EQ(0, skel->bss->traced);
+	ASSERT_EQ(0, map_trace_get_info(link, &info));
+	EXPECT_EQ(1, info.missed);
+
+	/* What user space gave lies in no element. */
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.copy), &key, value, 0));
+	EXPECT_EQ(42, skel->bss->traced);
+	ASSERT_EQ(0, map_trace_get_info(link, &info));
+	EXPECT_EQ(1, info.missed);
+	close(link);
+	huge_bpf__destroy(skel);
 }
 
 TEST_HARNESS_MAIN

@@ -5,7 +5,7 @@
 //! A tracer of a map that writes to another map is an edge from the one to the other. What it writes
 //! is what the verifier has recorded: updates and deletes of maps that are known at load, in
 //! callbacks too, those of timers and work queues included. What it reads does not count. Maps that
-//! are not known at load are left to the guard at run time, see [`crate::bpf::context::Nesting`].
+//! are not known at load are left to the guard at run time, see [`Tracer::run`].
 //!
 //! Check and change happen under one lock, [`WRITERS`](crate::tracer_list::WRITERS), so that the
 //! graph never has a cycle, and no chain of more than [`MAX_CHAIN`] tracers.
@@ -32,7 +32,7 @@ pub(crate) const MAX_CHAIN: usize = MAX_NESTING;
 /// An edge, by the end at which it is looked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    /// The id of the map that is written. The edge holds the map, so that the id stays its own.
+    /// The id of the map that is written. The tracer holds the map, so that the id stays its own.
     written: u32,
     /// Only to tell tracers apart.
     tracer: usize,
@@ -118,7 +118,8 @@ impl Edges {
 
     /// Checks that no operation would set off its own tracer, or more than [`MAX_CHAIN`].
     ///
-    /// Takes time linear in the links that it reaches.
+    /// Takes time linear in the edges that it reaches, times [`MAX_CHAIN`] at most, and for each map
+    /// a search in the index.
     ///
     /// Errors: [`ELOOP`], [`ENOMEM`].
     pub(crate) fn check(&self, writer: &Writer) -> Result {

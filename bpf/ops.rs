@@ -76,7 +76,7 @@ pub(crate) struct LinkInfo {
     pub(crate) trace_type: u32,
     /// What `bpf_get_attach_cookie()` returns.
     pub(crate) cookie: u64,
-    /// How often the tracer was not run, for recursion or the nesting limit.
+    /// How often the tracer was not run, see [`crate::tracer::Tracer::missed`].
     pub(crate) missed: u64,
     /// How often the tracer returned 1.
     pub(crate) failed: u64,

@@ -93,8 +93,9 @@ Variables
   KSRC=       a kernel tree or tarball to take instead of the one of the archive
   TOOLCHAIN=host   use the tools of this machine
   ACCEL=      kvm or tcg; without it, KVM where a guest really boots
-  CONFIG=     release or debug: the kernel of all but test, which needs debug for
-              some of the tests
+  CONFIG=     release or debug, in place of the target's own: debug for test,
+              test-mutants and selftests, else release; check, bench and series-*
+              take none, and test takes release only with TESTS=
   V=1         show what is being built
 
 The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.

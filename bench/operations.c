@@ -16,6 +16,9 @@
 
 #define MAX_TRACERS 8
 
+/* What the keys of a trie begin with, as in workload.bpf.c */
+#define PREFIX_LEN 32
+
 /*
  * A round is short, so that most of them lie between two ticks of the timer, and
  * the fastest is the one that nothing has interrupted.
@@ -31,28 +34,60 @@ struct map_kind {
 	 * types, which would evict, and take another way at each of their updates.
 	 */
 	__u32 keys;
-	/* The functions that hooks attach to */
+	/* The functions that hooks attach to, NULL where none can */
 	const char *update;
-	const char *delete;		/* NULL where nothing can be deleted */
+	const char *delete;
 	const char *update_by_syscall;	/* where it is another one */
 };
 
+#define PREALLOCATED BPF_F_ZERO_SEED
+#define ALLOCATED (BPF_F_ZERO_SEED | BPF_F_NO_PREALLOC)
+
 static const struct map_kind map_kinds[] = {
-	{ "hash", BPF_MAP_TYPE_HASH, BPF_F_ZERO_SEED, MAX_ENTRIES,
+	{ "hash", BPF_MAP_TYPE_HASH, PREALLOCATED, MAX_ENTRIES,
 	  "htab_map_update_elem", "htab_map_delete_elem" },
-	{ "hash_no_prealloc", BPF_MAP_TYPE_HASH, BPF_F_ZERO_SEED | BPF_F_NO_PREALLOC, MAX_ENTRIES,
+	{ "hash_no_prealloc", BPF_MAP_TYPE_HASH, ALLOCATED, MAX_ENTRIES,
 	  "htab_map_update_elem", "htab_map_delete_elem" },
-	{ "lru_hash", BPF_MAP_TYPE_LRU_HASH, BPF_F_ZERO_SEED, MAX_ENTRIES / 4,
+	{ "lru_hash", BPF_MAP_TYPE_LRU_HASH, PREALLOCATED, MAX_ENTRIES / 4,
 	  "htab_lru_map_update_elem", "htab_lru_map_delete_elem" },
-	{ "percpu_hash", BPF_MAP_TYPE_PERCPU_HASH, BPF_F_ZERO_SEED, MAX_ENTRIES,
+	{ "percpu_hash", BPF_MAP_TYPE_PERCPU_HASH, PREALLOCATED, MAX_ENTRIES,
 	  "htab_percpu_map_update_elem", "htab_map_delete_elem", "bpf_percpu_hash_update" },
+	{ "lru_percpu_hash", BPF_MAP_TYPE_LRU_PERCPU_HASH, PREALLOCATED, MAX_ENTRIES / 4,
+	  "htab_lru_percpu_map_update_elem", "htab_lru_map_delete_elem",
+	  "bpf_percpu_hash_update" },
 	{ "array", BPF_MAP_TYPE_ARRAY, 0, MAX_ENTRIES, "array_map_update_elem" },
+	{ "percpu_array", BPF_MAP_TYPE_PERCPU_ARRAY, 0, MAX_ENTRIES,
+	  "array_map_update_elem", NULL, "bpf_percpu_array_update" },
+	{ "rhash", BPF_MAP_TYPE_RHASH, BPF_F_NO_PREALLOC, MAX_ENTRIES,
+	  "rhtab_map_update_elem", "rhtab_map_delete_elem" },
+	/* Built without what fentry and fexit need. */
+	{ "lpm_trie", BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC, MAX_ENTRIES },
 };
 
 /* Where the operations come from */
 enum origin { FROM_PROGRAM, FROM_SYSCALL };
 
 static const char * const origin_names[] = { "program", "syscall" };
+
+/* What is done to each element; the figures of batches are for one element, too. */
+struct operation {
+	const char *name;
+	int command;		/* of bpf(2) */
+	bool deletes;
+	bool batch;
+};
+
+static const struct operation update = { "update", BPF_MAP_UPDATE_ELEM };
+static const struct operation delete = { "delete", BPF_MAP_DELETE_ELEM, .deletes = true };
+
+/* What only bpf(2) can do, on the first of the maps */
+static const struct operation by_syscall_only[] = {
+	{ "lookup_and_delete", BPF_MAP_LOOKUP_AND_DELETE_ELEM, .deletes = true },
+	{ "update_batch", BPF_MAP_UPDATE_BATCH, .batch = true },
+	{ "delete_batch", BPF_MAP_DELETE_BATCH, .deletes = true, .batch = true },
+	{ "lookup_and_delete_batch", BPF_MAP_LOOKUP_AND_DELETE_BATCH, .deletes = true,
+	  .batch = true },
+};
 
 /* Which map is traced, of the two that there are */
 enum subject { NO_MAP, BYSTANDER, MEASURED, MEASURED_BEFORE };
@@ -84,8 +119,8 @@ static const struct setting settings[] = {
 /* A cell of the table: all that a measurement needs */
 struct cell {
 	const struct map_kind *kind;
+	const struct operation *operation;
 	enum origin origin;
-	bool deletes;
 	const struct setting *setting;
 
 	struct workload_bpf *workload;
@@ -97,10 +132,22 @@ struct cell {
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
+static bool is_trie(const struct map_kind *kind)
+{
+	return kind->type == BPF_MAP_TYPE_LPM_TRIE;
+}
+
+/* A key has 4 bytes, but in a trie, where the length of the prefix comes first. */
+static __u32 key_size(const struct map_kind *kind)
+{
+	return is_trie(kind) ? 2 * sizeof(__u32) : sizeof(__u32);
+}
+
 static void set_up_map(struct bpf_map *map, const struct map_kind *kind)
 {
 	if (bpf_map__set_type(map, kind->type) || bpf_map__set_map_flags(map, kind->flags) ||
-	    bpf_map__set_max_entries(map, MAX_ENTRIES))
+	    bpf_map__set_max_entries(map, MAX_ENTRIES) ||
+	    bpf_map__set_key_size(map, key_size(kind)))
 		die("map", errno);
 }
 
@@ -114,6 +161,7 @@ static void load_workload(struct cell *cell)
 	set_up_map(workload->maps.bystander, cell->kind);
 	workload->rodata->operations = cell->operations;
 	workload->rodata->keys = cell->kind->keys;
+	workload->rodata->trie = is_trie(cell->kind);
 	if (workload_bpf__load(workload))
 		die("load of the workload", errno);
 	cell->workload = workload;
@@ -131,7 +179,9 @@ static __u32 map_id(const struct bpf_map *map)
 
 static const char *hooked_function(const struct cell *cell)
 {
-	if (cell->deletes)
+	if (cell->operation->command == BPF_MAP_LOOKUP_AND_DELETE_ELEM)
+		return "htab_map_lookup_and_delete_elem";
+	if (cell->operation->deletes)
 		return cell->kind->delete;
 	if (cell->origin == FROM_SYSCALL && cell->kind->update_by_syscall)
 		return cell->kind->update_by_syscall;
@@ -143,7 +193,8 @@ static struct bpf_link *attach(const struct cell *cell, const struct bpf_program
 {
 	struct bpf_map_trace_link_info info = {
 		.map_fd = bpf_map__fd(map),
-		.trace_type = cell->deletes ? BPF_MAP_TRACE_DELETE_ELEM : BPF_MAP_TRACE_UPDATE_ELEM,
+		.trace_type = cell->operation->deletes ?
+			BPF_MAP_TRACE_DELETE_ELEM : BPF_MAP_TRACE_UPDATE_ELEM,
 	};
 	LIBBPF_OPTS(bpf_map_trace_attach_opts, opts,
 		.link_info = &info,
@@ -168,7 +219,8 @@ static void load_and_attach_tracers(struct cell *cell)
 	cell->tracers = tracers_bpf__open();
 	if (!cell->tracers)
 		die("tracers", errno);
-	snprintf(name, sizeof(name), "%s_%s", setting->hook, cell->deletes ? "delete" : "update");
+	snprintf(name, sizeof(name), "%s_%s", setting->hook,
+		 cell->operation->deletes ? "delete" : "update");
 	bpf_object__for_each_program(program, cell->tracers->obj) {
 		bool wanted = !strcmp(bpf_program__name(program), name);
 
@@ -211,45 +263,73 @@ static void run(const struct bpf_program *program)
 		die(bpf_program__name(program), err);
 }
 
-/* As a program does it, from bpf(2). Not libbpf's: what is around the system call counts. */
-static void system_calls(const struct cell *cell, int command)
+/* Not libbpf's: what is around the system call counts. */
+static void bpf_syscall(int command, union bpf_attr *attr)
 {
-	struct {
-		__u64 values[64];
-	} value = {};
-	__u32 key, i;
+	if (syscall(__NR_bpf, command, attr, sizeof(*attr)))
+		die("system call", errno);
+}
+
+static __u64 values[MAX_ENTRIES];
+
+/* What a program does, from bpf(2) */
+static void single_system_calls(const struct cell *cell)
+{
+	const struct operation *operation = cell->operation;
+	__u32 key[2] = { PREFIX_LEN }, *number = &key[is_trie(cell->kind) ? 1 : 0], i;
 	union bpf_attr attr = {
 		.map_fd = bpf_map__fd(cell->workload->maps.measured),
-		.key = (unsigned long)&key,
-		.value = command == BPF_MAP_UPDATE_ELEM ? (unsigned long)&value : 0,
+		.key = (unsigned long)key,
+		.value = operation->command != BPF_MAP_DELETE_ELEM ? (unsigned long)values : 0,
 	};
 
 	for (i = 0; i < cell->operations; i++) {
-		key = i & (cell->kind->keys - 1);
-		value.values[0] = i;
-		if (command >= 0 && syscall(__NR_bpf, command, &attr, sizeof(attr)))
-			die("system call", errno);
+		*number = i & (cell->kind->keys - 1);
+		values[0] = i;
+		bpf_syscall(operation->command, &attr);
 	}
+}
+
+static void batch_system_call(const struct cell *cell)
+{
+	static __u32 keys[MAX_ENTRIES], position;
+	const struct operation *operation = cell->operation;
+	union bpf_attr attr = {
+		.batch.map_fd = bpf_map__fd(cell->workload->maps.measured),
+		.batch.keys = (unsigned long)keys,
+		.batch.count = cell->operations,
+	};
+	__u32 i;
+
+	if (operation->command != BPF_MAP_DELETE_BATCH)
+		attr.batch.values = (unsigned long)values;
+	if (operation->command == BPF_MAP_LOOKUP_AND_DELETE_BATCH)
+		attr.batch.out_batch = (unsigned long)&position;
+	for (i = 0; i < cell->operations; i++) {
+		keys[i] = i;
+		values[i] = i;
+	}
+	/* The end of the map is where it finds nothing more. */
+	if (syscall(__NR_bpf, operation->command, &attr, sizeof(attr)) &&
+	    !(errno == ENOENT && attr.batch.out_batch))
+		die("system call", errno);
+	if (attr.batch.count != cell->operations)
+		die("elements of a batch", ERANGE);
 }
 
 /* One round of operations, and how long it took */
 static __u64 measure_round(struct cell *cell, bool empty)
 {
-	__u64 start;
+	__u64 start = clock_now();
 
-	if (cell->origin == FROM_PROGRAM) {
-		const struct bpf_program *program = empty ? cell->workload->progs.run_empty :
-			cell->deletes ? cell->workload->progs.run_delete :
-					cell->workload->progs.run_update;
-
-		start = clock_now();
-		run(program);
-	} else {
-		int command = empty ? -1 : cell->deletes ? BPF_MAP_DELETE_ELEM : BPF_MAP_UPDATE_ELEM;
-
-		start = clock_now();
-		system_calls(cell, command);
-	}
+	if (cell->origin == FROM_PROGRAM)
+		run(empty ? cell->workload->progs.run_empty :
+		    cell->operation->deletes ? cell->workload->progs.run_delete :
+					       cell->workload->progs.run_update);
+	else if (!empty && cell->operation->batch)
+		batch_system_call(cell);
+	else if (!empty)
+		single_system_calls(cell);
 	return clock_now() - start;
 }
 
@@ -268,7 +348,7 @@ static void measure_rounds(struct cell *cell, bool empty, __u64 times[ROUNDS])
 	for (i = -WARM_UP; i < ROUNDS; i++) {
 		__u64 time;
 
-		if (cell->deletes && !empty)
+		if (cell->operation->deletes && !empty)
 			run(cell->workload->progs.run_update);
 		time = measure_round(cell, empty);
 		if (i >= 0)
@@ -284,27 +364,37 @@ static void check_tracers(const struct cell *cell)
 	__u32 i;
 
 	if (cell->setting->subject == MEASURED) {
-		for (i = 0; i < cell->operations; i++)
-			expected += (i & (cell->kind->keys - 1)) + (cell->deletes ? 0 : i);
+		/* They read the first 4 bytes of a key. */
+		for (i = 0; i < cell->operations; i++) {
+			expected += is_trie(cell->kind) ? PREFIX_LEN : i & (cell->kind->keys - 1);
+			expected += cell->operation->deletes ? 0 : i;
+		}
 		expected *= (ROUNDS + WARM_UP) * cell->setting->tracers;
 	}
 	if (cell->tracers->bss->sum != expected)
 		die("the tracers did not see what they should", ERANGE);
 }
 
-static void measure(const struct map_kind *kind, enum origin origin, bool deletes,
-		    const struct setting *setting, const char *name)
+/* Each key once: what is deleted has to be there, and all that is there goes in one batch. */
+static __u32 operations_of_round(const struct map_kind *kind, const struct operation *operation,
+				 enum origin origin)
+{
+	if (origin == FROM_PROGRAM || operation->command == BPF_MAP_LOOKUP_AND_DELETE_BATCH)
+		return kind->keys;
+	return kind->keys / 4;
+}
+
+static void measure(const struct map_kind *kind, const struct operation *operation,
+		    enum origin origin, const struct setting *setting, const char *name)
 {
 	struct cell cell = {
 		.kind = kind,
+		.operation = operation,
 		.origin = origin,
-		.deletes = deletes,
 		.setting = setting,
-		/* Each key once: what is deleted has to be there. */
-		.operations = origin == FROM_PROGRAM ? kind->keys : kind->keys / 4,
+		.operations = operations_of_round(kind, operation, origin),
 	};
 	__u64 empty[ROUNDS], times[ROUNDS];
-	const char *operation = deletes ? "delete" : "update";
 	double count = cell.operations;
 
 	load_workload(&cell);
@@ -317,17 +407,17 @@ static void measure(const struct map_kind *kind, enum origin origin, bool delete
 		detach_tracers(&cell);
 
 	measure_rounds(&cell, false, times);
-	figure((times[0] - empty[0]) / count, "operations/%s %s from %s/%s", kind->name, operation,
-	       origin_names[origin], name);
+	figure((times[0] - empty[0]) / count, "operations/%s %s from %s/%s", kind->name,
+	       operation->name, origin_names[origin], name);
 	if (!count_instructions) {
 		figure((times[ROUNDS / 4] - empty[ROUNDS / 2]) / count,
-		       "quartiles/%s %s from %s/%s/1", kind->name, operation,
+		       "quartiles/%s %s from %s/%s/1", kind->name, operation->name,
 		       origin_names[origin], name);
 		figure((times[ROUNDS / 2] - empty[ROUNDS / 2]) / count,
-		       "quartiles/%s %s from %s/%s/2", kind->name, operation,
+		       "quartiles/%s %s from %s/%s/2", kind->name, operation->name,
 		       origin_names[origin], name);
 		figure((times[ROUNDS * 3 / 4] - empty[ROUNDS / 2]) / count,
-		       "quartiles/%s %s from %s/%s/3", kind->name, operation,
+		       "quartiles/%s %s from %s/%s/3", kind->name, operation->name,
 		       origin_names[origin], name);
 	}
 	if (setting->subject != NO_MAP) {
@@ -338,24 +428,45 @@ static void measure(const struct map_kind *kind, enum origin origin, bool delete
 	workload_bpf__destroy(cell.workload);
 }
 
-static void measure_row(const struct map_kind *kind, enum origin origin, bool deletes)
+static bool can_delete(const struct map_kind *kind)
+{
+	return kind->type != BPF_MAP_TYPE_ARRAY && kind->type != BPF_MAP_TYPE_PERCPU_ARRAY;
+}
+
+/* Whether this is to be measured at all */
+static bool hook_runs(const struct map_kind *kind, const struct operation *operation,
+		      enum origin origin, const char *hook)
+{
+	if (!hook || !strcmp(hook, "map_trace"))
+		return true;
+	if (!kind->update)
+		return false;
+	/* It deletes without a function for one element. */
+	if (operation->command == BPF_MAP_LOOKUP_AND_DELETE_BATCH)
+		return false;
+	/* The system call keeps them from running: bpf_disable_instrumentation(). */
+	return origin != FROM_SYSCALL || strcmp(hook, "kprobe");
+}
+
+static void measure_row(const struct map_kind *kind, const struct operation *operation,
+			enum origin origin)
 {
 	size_t i;
 
-	progress("%s of %s, from a %s", deletes ? "delete" : "update", kind->name,
-		 origin_names[origin]);
+	progress("%s of %s, from a %s", operation->name, kind->name, origin_names[origin]);
 	if (!can_trace_maps()) {
-		measure(kind, origin, deletes, &settings[0], "unpatched");
+		measure(kind, operation, origin, &settings[0], "unpatched");
 		return;
 	}
-	for (i = 0; i < COUNT_OF(settings); i++) {
-		const char *hook = settings[i].hook;
+	for (i = 0; i < COUNT_OF(settings); i++)
+		if (hook_runs(kind, operation, origin, settings[i].hook))
+			measure(kind, operation, origin, &settings[i], settings[i].name);
+}
 
-		/* The system call keeps them from running: bpf_disable_instrumentation(). */
-		if (origin == FROM_SYSCALL && hook && !strcmp(hook, "kprobe"))
-			continue;
-		measure(kind, origin, deletes, &settings[i], settings[i].name);
-	}
+/* Each update of a trie makes a node and frees another, and what that takes varies by more. */
+static bool is_lost_in_allocations(const struct map_kind *kind, enum origin origin)
+{
+	return is_trie(kind) && origin == FROM_SYSCALL;
 }
 
 void bench_operations(void)
@@ -365,9 +476,12 @@ void bench_operations(void)
 
 	for (origin = FROM_PROGRAM; origin <= FROM_SYSCALL; origin++) {
 		for (i = 0; i < COUNT_OF(map_kinds); i++) {
-			measure_row(&map_kinds[i], origin, false);
-			if (map_kinds[i].delete)
-				measure_row(&map_kinds[i], origin, true);
+			if (!is_lost_in_allocations(&map_kinds[i], origin))
+				measure_row(&map_kinds[i], &update, origin);
+			if (can_delete(&map_kinds[i]))
+				measure_row(&map_kinds[i], &delete, origin);
 		}
 	}
+	for (i = 0; i < COUNT_OF(by_syscall_only); i++)
+		measure_row(&map_kinds[0], &by_syscall_only[i], FROM_SYSCALL);
 }

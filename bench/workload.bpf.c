@@ -5,21 +5,31 @@
 
 char _license[] SEC("license") = "GPL";
 
-/* Type, flags and size are set before they are loaded. */
+/* Type, flags and sizes are set before they are loaded. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
 } measured SEC(".maps"), bystander SEC(".maps");
 
 /* How many operations a run does, on so many keys: a power of 2 */
 const volatile __u32 operations;
 const volatile __u32 keys;
 
+/* Whether the map is a trie, whose keys begin with the length of a prefix: all of it */
+#define PREFIX_LEN 32
+const volatile bool trie;
+
+struct element_key {
+	__u32 first;
+	__u32 second;
+};
+
 /* Key and value are in memory, and the registers point there, as for a call. */
 #define PREPARE(i, key, value)							\
-	__u32 key = (i) & (keys - 1);						\
+	__u32 number = (i) & (keys - 1);					\
+	struct element_key key = { trie ? PREFIX_LEN : number, number };	\
 	__u64 value = (i);							\
 	asm volatile("" : : "r"(&key), "r"(&value) : "memory")
 
@@ -65,7 +75,7 @@ int run_delete(void *ctx)
 SEC("raw_tp")
 int one_update(void *ctx)
 {
-	__u32 key = 0;
+	struct element_key key = {};
 	__u64 value = 0;
 
 	return bpf_map_update_elem(&measured, &key, &value, BPF_ANY);
@@ -75,7 +85,7 @@ int one_update(void *ctx)
 SEC("raw_tp")
 int no_update(void *ctx)
 {
-	__u32 key = 0;
+	struct element_key key = {};
 	__u64 *value = bpf_map_lookup_elem(&measured, &key);
 
 	return value ? *value : bpf_get_smp_processor_id();

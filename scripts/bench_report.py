@@ -32,11 +32,13 @@ REFERENCE = "hash update from program"
 UNTRACED_BUDGET = 4
 TRACED_BUDGET = 100
 FURTHER_TRACER_BUDGET = 35
-# Its tracers run once for each CPU, which is not the way of all others.
-EACH_CPU_ROW = "percpu_hash update from syscall"
+# Their tracers run once for each CPU, which is not the way of all others.
+EACH_CPU_ROWS = [f"{kind} update from syscall"
+                 for kind in ("percpu_hash", "lru_percpu_hash", "percpu_array")]
 EACH_CPU_BUDGET = 170
 # Most figures are the same in each run. See ../Documentation/cost.rst for those that are not.
 TOLERANCE = 1
+VARYING = {"rhash": 30}
 # What was measured before there was any of this, with another program, on this kernel and
 # with this compiler: what an update costs, and what a hook adds to it.
 ANCHORS = {
@@ -281,16 +283,22 @@ class Checks:
         return 1 if self.failed else 0
 
 
+def allowance(name):
+    """By how much a row of operations can vary from measurement to measurement."""
+    return VARYING.get(name.split()[0], 0)
+
+
 def check_budgets(checks, figures):
     for name, row in figures["operations"].items():
+        varies = allowance(name)
         for column in "untraced", "bystander", "detached":
-            checks.at_most(round(row[column] - row["unpatched"], 1), UNTRACED_BUDGET,
+            checks.at_most(round(row[column] - row["unpatched"], 1), UNTRACED_BUDGET + varies,
                            f"budget: {name}, {TITLES[column]}, over the unpatched kernel")
-        budget = EACH_CPU_BUDGET if name == EACH_CPU_ROW else TRACED_BUDGET
-        checks.at_most(round(row["tracers_1"] - row["untraced"], 1), budget,
+        budget = EACH_CPU_BUDGET if name in EACH_CPU_ROWS else TRACED_BUDGET
+        checks.at_most(round(row["tracers_1"] - row["untraced"], 1), budget + varies,
                        f"budget: {name}, 1 tracer, over none")
         for fewer, more in ((1, 2), (2, 4), (4, 8)):
-            each = (row[f"tracers_{more}"] - row[f"tracers_{fewer}"]) / (more - fewer)
+            each = (row[f"tracers_{more}"] - row[f"tracers_{fewer}"] - varies) / (more - fewer)
             checks.at_most(round(each, 1), FURTHER_TRACER_BUDGET,
                            f"budget: {name}, each further of {more} tracers")
 
@@ -340,7 +348,7 @@ def check_committed(checks, figures, committed):
             now = figures["operations"].get(name, {}).get(column)
             if now is None:
                 checks.check(False, f"committed: {name}, {column}: not measured")
-            elif now > value + TOLERANCE:
+            elif now > value + TOLERANCE + allowance(name):
                 checks.check(False, f"committed: {name}, {column}: {now}, was {value}")
     checks.check(True, "committed: the others are not exceeded")
 

@@ -32,7 +32,7 @@ measure() {
 	local name=$1 image=$2 command=$3 status=0
 	shift 3
 	"$SCRIPTS/vm.sh" --image "$image/arch/x86/boot/bzImage" --timeout "$BENCH_SECONDS" \
-		--memory 2G --log "$LOGS/bench-$name-kernel.log" "$@" -- "$command" \
+		--cache-files --memory 2G --log "$LOGS/bench-$name-kernel.log" "$@" -- "$command" \
 		> "$results/$name.new" 2> >(sed "s/^/[$name] /" >&2) || status=$?
 	if [[ $status -ne 0 ]]; then
 		say "the benchmark on the $name kernel failed with status $status. The end of its console:"

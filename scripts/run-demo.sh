@@ -14,7 +14,7 @@ say "booting the $config kernel (log: $LOGS/demo-kernel.log)"
 status=0
 MAP_TRACE_OUTPUT=$BUILD/demo-$config "$SCRIPTS/vm.sh" \
 	--image "$KERNEL_BUILD/arch/x86/boot/bzImage" --log "$LOGS/demo-kernel.log" \
-	--timeout "$DEMO_SECONDS" -- "cd '$BUILD/demo-$config' && ./demo" || status=$?
+	--timeout "$DEMO_SECONDS" --cache-files -- "cd '$BUILD/demo-$config' && ./demo" || status=$?
 case $status in
 124 | 137 | 255)
 	say "the guest $([[ $status -eq 255 ]] && echo died || echo "took more than $DEMO_SECONDS s")." \

@@ -37,7 +37,7 @@ selected() {
 guest_run() {
 	local log=$1 command=$2 status=0 reports
 	"$SCRIPTS/vm.sh" --image "$KERNEL_BUILD/arch/x86/boot/bzImage" --log "$log" \
-		--memory "$memory" --timeout "$GUEST_SECONDS" -- "$command" || status=$?
+		--memory "$memory" --timeout "$GUEST_SECONDS" --cache-files -- "$command" || status=$?
 	# What follows belongs to no binary: a plan of its own.
 	printf '# begin host\n1..2\n'
 	if [[ $status -eq 0 ]]; then

@@ -10,6 +10,8 @@
 #	--cpus N		default 2
 #	--append ARGUMENTS	for the kernel's command line
 #	--qemu OPTIONS		for qemu
+#	--cache-files		keep what was read of this machine's files, which nobody
+#				changes meanwhile: it boots in half the time
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -23,6 +25,12 @@ while [[ $# -gt 0 ]]; do
 	--cpus) cpus=$2 ;;
 	--append) append+=("$2") ;;
 	--qemu) qemu+=("$2") ;;
+	--cache-files)
+		# The last one counts.
+		append+=("rootflags=version=9p2000.L,trans=virtio,access=any,cache=loose")
+		shift
+		continue
+		;;
 	--)
 		shift
 		command=$*

@@ -245,8 +245,8 @@ def plot(figures, path):
         right.annotate(f"+{value:g}", (count, value), textcoords="offset points", xytext=(0, 7),
                        ha="center", fontsize=9)
     right.axhline(row["fexit"] - base, color="#b0413e", linestyle="--", linewidth=1)
-    right.annotate("one fexit", (8, row["fexit"] - base), textcoords="offset points",
-                   xytext=(0, 4), ha="right", fontsize=9, color="#b0413e")
+    right.annotate("one fexit", (0.2, row["fexit"] - base), textcoords="offset points",
+                   xytext=(0, 4), fontsize=9, color="#b0413e")
     right.set_xlim(0, 9)
     right.set_ylim(0, max(added + [row["fexit"] - base]) * 1.15)
     right.set_xlabel("tracers of the map")

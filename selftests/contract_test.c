@@ -37,7 +37,6 @@ static void *update_on_another_cpu(void *argument)
 	return (void *)(long)run_program(skel->progs.update, NULL, 0);
 }
 
-/* When BPF_LINK_DETACH returns, the tracer runs no more, not even for an old operation. */
 /* Take the tracer away while it runs: by a detach, or by an update of its link */
 static void expect_wait_for_tracer(struct __test_metadata *_metadata,
 				   FIXTURE_DATA(contract) *self, bool by_update)
@@ -68,6 +67,7 @@ static void expect_wait_for_tracer(struct __test_metadata *_metadata,
 	close(link);
 }
 
+/* When BPF_LINK_DETACH returns, the tracer runs no more, not even for an old operation. */
 TEST_F(contract, contract_3_detach_waits_for_a_tracer_that_runs)
 {
 	expect_wait_for_tracer(_metadata, self, false);

@@ -32,12 +32,31 @@ selected() {
 	done < "$output/tests.list"
 }
 
+# log_result NUMBER LOG: the result on a kernel's log.
+log_result() {
+	local reports
+	if reports=$("$SCRIPTS/scan-log" "$2") && [[ -s $2 ]]; then
+		echo "ok $1 - kernel log: no report"
+	else
+		[[ -s $2 ]] || reports="the log is empty"
+		printf '%s\n' "$reports" | sed 's/^/# | /'
+		echo "not ok $1 - kernel log: no report ($2)"
+	fi
+}
+
 # guest_run LOG COMMAND: runs a command in a guest. Adds two results: on how the
-# guest ended, and on the kernel's log at its end.
+# guest ended, and on the kernel's log at its end, or until the command says that
+# a report is provoked; what follows is moved to $provoked.
+provoked=$LOGS/provoked-warning.log
+mark="map_trace: what follows is provoked"
 guest_run() {
-	local log=$1 command=$2 status=0 reports
+	local log=$1 command=$2 status=0
 	"$SCRIPTS/vm.sh" --image "$KERNEL_BUILD/arch/x86/boot/bzImage" --log "$log" \
-		--memory "$memory" --timeout "$GUEST_SECONDS" --cache-files -- "$command" || status=$?
+		--memory "$memory" --timeout "$GUEST_SECONDS" "${TEST_GUEST[@]}" -- "$command" || status=$?
+	if grep -q "$mark" "$log"; then
+		sed "1,/$mark/d" "$log" > "$provoked"
+		sed -i "/$mark/,\$d" "$log"
+	fi
 	# What follows belongs to no binary: a plan of its own.
 	printf '# begin host\n1..2\n'
 	if [[ $status -eq 0 ]]; then
@@ -51,25 +70,17 @@ guest_run() {
 			echo "not ok 1 - guest: died (status $status)"
 		fi
 	fi
-	if reports=$("$SCRIPTS/scan-log" "$log") && [[ -s $log ]]; then
-		echo "ok 2 - kernel log: no report"
-	else
-		[[ -s $log ]] || reports="the log is empty"
-		printf '%s\n' "$reports" | sed 's/^/# | /'
-		echo "not ok 2 - kernel log: no report ($log)"
-	fi
+	log_result 2 "$log"
 	echo "# end host 0"
 }
 
-# provoke NAME WHAT COMMAND PATTERN...: a run like the others, of what has to fail
-# it. Each of the patterns is in what it reports.
-provoke() {
-	local name=$1 what=$2 command=$3 report=$LOGS/provoked-$1.tap pattern result=ok
-	shift 3
-	say "booting to see that $what fails the run"
+# expect_failure NAME WHAT PATTERN...: reads TAP that has to fail a run. Each of the
+# patterns is in what is reported then.
+expect_failure() {
+	local name=$1 what=$2 report=$LOGS/provoked-$1.tap pattern result=ok
+	shift 2
 	printf '# begin %s\n1..1\n' "$name"
-	! guest_run "$LOGS/provoked-$name.log" "$command" |
-		"$SCRIPTS/tap-count.sh" /dev/null host > "$report" || result="not ok"
+	! "$SCRIPTS/tap-count.sh" /dev/null host > "$report" || result="not ok"
 	for pattern; do
 		grep -q -- "$pattern" "$report" || result="not ok"
 	done
@@ -86,11 +97,19 @@ test_judges() {
 	echo "# begin counter"
 	"$SCRIPTS/tap-count-test.sh" || true
 	echo "# end counter 0"
-	provoke warning "a WARN" \
-		'modprobe lkdtm && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT; true' \
-		'^ok 1 - guest: ended by itself' '^# | .*WARNING: .*lkdtm' '^not ok 2 - kernel log'
-	GUEST_SECONDS=20 provoke hang "a guest that hangs" 'sleep infinity' \
-		'^not ok 1 - guest: hangs, stopped after 20 s' '^# | \['
+	say "booting to see that a guest that hangs fails the run"
+	GUEST_SECONDS=10 guest_run "$LOGS/provoked-hang.log" 'sleep infinity' |
+		expect_failure hang "a guest that hangs" \
+			'^not ok 1 - guest: hangs, stopped after 10 s' '^# | \['
+}
+
+# What is provoked at the end of the guest's run
+test_log() {
+	{
+		printf '# begin host\n1..1\n'
+		log_result 1 "$provoked"
+		echo "# end host 0"
+	} | expect_failure warning "a WARN" '^# | .*WARNING: .*lkdtm' '^not ok 1 - kernel log'
 }
 
 for name in "${wanted[@]}"; do
@@ -101,41 +120,19 @@ mapfile -t binaries < <(selected)
 [[ ${#binaries[@]} -gt 0 ]] || die "TESTS=${TESTS:-}: no such test" \
 	"there are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"
 
-# An emulated guest keeps one processor busy, most of the time: two of them, each
-# with every other binary, take half as long.
-guests=1
-[[ ${#binaries[@]} -lt 4 || $(nproc) -lt 2 ]] || guests=2
-read -r _ available _ < <(grep '^MemAvailable:' /proc/meminfo)
-if [[ $guests -eq 2 && $available -lt $((2 * ${memory%G} * 1048576 + 500000)) ]]; then
-	say "running one guest: there is no memory for two ($memory each)"
-	guests=1
-fi
-
-# share NUMBER LOG: runs that share of the binaries in a guest.
-share() {
-	local names=() i
-	for ((i = $1; i < ${#binaries[@]}; i += guests)); do
-		names+=("${binaries[i]}")
-	done
-	guest_run "$2" "$SCRIPTS/guest/run-tests.sh '$output' ${names[*]}"
-}
-
-both_shares() {
-	say "another guest runs every other binary (kernel log: $LOGS/kernel-2.log)"
-	share 1 "$LOGS/kernel-2.log" > "$LOGS/guest-2.tap" 2>&1 &
-	share 0 "$LOGS/kernel.log"
-	wait
-	cat "$LOGS/guest-2.tap"
-}
-
+# All of them in one guest: two of them, with two processors each, take longer where
+# the machine has two.
 run_all() {
-	[[ ${#wanted[@]} -gt 0 ]] || test_judges
-	say "booting to run ${#binaries[@]} test binaries (kernel log: $LOGS/kernel.log)"
-	if [[ $guests -eq 2 ]]; then
-		both_shares
-	else
-		share 0 "$LOGS/kernel.log"
+	local command="$SCRIPTS/guest/run-tests.sh '$output' ${binaries[*]}"
+	if [[ ${#wanted[@]} -eq 0 ]]; then
+		test_judges
+		rm -f "$provoked"
+		command+="; echo '$mark' > /dev/kmsg; modprobe lkdtm"
+		command+=" && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT; true"
 	fi
+	say "booting to run ${#binaries[@]} test binaries (kernel log: $LOGS/kernel.log)"
+	guest_run "$LOGS/kernel.log" "$command"
+	[[ ${#wanted[@]} -gt 0 ]] || test_log
 }
 
 # In a process group of its own, which ends with this script, however that ends:

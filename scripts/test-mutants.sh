@@ -112,7 +112,8 @@ run_list() {
 			exec {fd}>>"$(dirname "$KERNEL_BUILD").lock"
 			flock --shared "$fd"
 			"$copy/scripts/vm.sh" --image "$KERNEL_BUILD/arch/x86/boot/bzImage" \
-				--log "$log.kernel" --memory 3G --timeout "$GUEST_SECONDS" --cache-files -- \
+				--log "$log.kernel" --memory 3G --timeout "$GUEST_SECONDS" \
+				"${TEST_GUEST[@]}" -- \
 				"'$copy/scripts/guest/run-mutants.sh' '$copy/build/selftests-$config' \
 				'$list'" 2>&1 || true
 		) | tr -d '\r' > "$log.now"

@@ -39,8 +39,8 @@ export MAP_TRACE_ROOT MAP_TRACE_CACHE
 source "$MAP_TRACE_ROOT/scripts/versions.sh"
 
 # For vm.sh, by everything that boots to test: nobody writes to this machine's files
-# meanwhile, and a grace period need not wait for others to share it, which is most of
-# what an attach takes under load.
+# meanwhile, and grace periods are expedited, since an attach under load is little else
+# than waiting for them.
 # shellcheck disable=SC2034
 TEST_GUEST=(--cache-files --append rcupdate.rcu_expedited=1)
 

@@ -44,18 +44,21 @@ log_result() {
 	fi
 }
 
-# guest_run LOG COMMAND: runs a command in a guest. Adds two results: on how the
-# guest ended, and on the kernel's log at its end, or until the command says that
-# a report is provoked; what follows is moved to $provoked.
+# What the guest writes to its log before a report that is provoked, and after it
+PROVOKED_BEGIN="map_trace: begin provoked"
+PROVOKED_END="map_trace: end provoked"
 provoked=$LOGS/provoked-warning.log
-mark="map_trace: what follows is provoked"
+
+# guest_run LOG COMMAND: runs a command in a guest. Adds two results: on how the
+# guest ended, and on the kernel's log at its end, without what was provoked, which
+# goes to $provoked.
 guest_run() {
 	local log=$1 command=$2 status=0
 	"$SCRIPTS/vm.sh" --image "$KERNEL_BUILD/arch/x86/boot/bzImage" --log "$log" \
 		--memory "$memory" --timeout "$GUEST_SECONDS" "${TEST_GUEST[@]}" -- "$command" || status=$?
-	if grep -q "$mark" "$log"; then
-		sed "1,/$mark/d" "$log" > "$provoked"
-		sed -i "/$mark/,\$d" "$log"
+	if grep -q "$PROVOKED_BEGIN" "$log"; then
+		sed -n "/$PROVOKED_BEGIN/,/$PROVOKED_END/p" "$log" > "$provoked"
+		sed -i "/$PROVOKED_BEGIN/,/$PROVOKED_END/d" "$log"
 	fi
 	# What follows belongs to no binary: a plan of its own.
 	printf '# begin host\n1..2\n'
@@ -98,9 +101,9 @@ test_judges() {
 	"$SCRIPTS/tap-count-test.sh" || true
 	echo "# end counter 0"
 	say "booting to see that a guest that hangs fails the run"
-	GUEST_SECONDS=10 guest_run "$LOGS/provoked-hang.log" 'sleep infinity' |
+	GUEST_SECONDS=20 guest_run "$LOGS/provoked-hang.log" 'sleep infinity' |
 		expect_failure hang "a guest that hangs" \
-			'^not ok 1 - guest: hangs, stopped after 10 s' '^# | \['
+			'^not ok 1 - guest: hangs, stopped after 20 s' '^# | \['
 }
 
 # What is provoked at the end of the guest's run
@@ -127,8 +130,9 @@ run_all() {
 	if [[ ${#wanted[@]} -eq 0 ]]; then
 		test_judges
 		rm -f "$provoked"
-		command+="; echo '$mark' > /dev/kmsg; modprobe lkdtm"
-		command+=" && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT; true"
+		command+=" && modprobe lkdtm && echo '$PROVOKED_BEGIN' > /dev/kmsg"
+		command+=" && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT"
+		command+=" && echo '$PROVOKED_END' > /dev/kmsg"
 	fi
 	say "booting to run ${#binaries[@]} test binaries (kernel log: $LOGS/kernel.log)"
 	guest_run "$LOGS/kernel.log" "$command"

@@ -661,7 +661,7 @@ TEST_F_TIMEOUT(loops, two_updates_of_links_race_into_a_loop, 600)
 	LOAD("update_counts", "update_updates_m0", "update_updates_m1");
 	for (i = 0; i < 2; i++)
 		racers[i].link = EXPECT_ATTACHES("update_counts", racers[i].map);
-	/* No grace period to wait for: more rounds */
+	/* Shorter waits than for an attach: more rounds */
 	for (round = 0; round < 10 * RACES; round++) {
 		race(_metadata, racers, 2, race_to_update);
 		for (i = 0; i < 2; i++) {

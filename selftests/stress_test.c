@@ -40,13 +40,9 @@ struct worker {
 
 static void *work(void *argument)
 {
-	/* Whoever waits for a grace period goes first, so that there are many of them. */
-	struct sched_param param = {};
 	struct worker *worker = argument;
 
 	worker->err = pin_to_cpu(worker->cpu);
-	if (!worker->err && sched_setscheduler(0, SCHED_IDLE, &param))
-		worker->err = -errno;
 	while (!worker->err && !__atomic_load_n(&worker->stop, __ATOMIC_RELAXED))
 		worker->err = run_program(worker->prog, NULL, 0);
 	return NULL;

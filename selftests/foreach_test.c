@@ -11,7 +11,7 @@
 #include "foreach.skel.h"
 #include "huge.skel.h"
 
-#define RUN_MS 3000
+#define RUN_MS 1000
 #define ENOUGH 10000
 
 FIXTURE(foreach) {

@@ -560,6 +560,27 @@ TEST_F_TIMEOUT(bpftool, prog_show_names_what_it_traces, BPFTOOL_TIMEOUT)
 	EXPECT_OUTPUT("\"trace_type\":\"UPDATE_ELEM\",\"traced_maps\":[]");
 }
 
+#define PINNED_BY_BPFTOOL "/sys/fs/bpf/map_trace_by_type"
+
+/* Of a file with several programs it takes the first. */
+TEST_F_TIMEOUT(bpftool, prog_load_by_type_and_attach, BPFTOOL_TIMEOUT)
+{
+	struct bpf_link_info info = {};
+	__u32 len = sizeof(info);
+	int fd;
+
+	unlink(PINNED_BY_BPFTOOL);
+	bpftool(self->output, sizeof(self->output),
+		"prog load upgrade.bpf.o " PINNED_BY_BPFTOOL " type map_trace autoattach 2>&1");
+	fd = bpf_obj_get(PINNED_BY_BPFTOOL);
+	ASSERT_LE(0, fd) TH_LOG("%s", self->output);
+	ASSERT_EQ(0, unlink(PINNED_BY_BPFTOOL));
+	ASSERT_EQ(0, bpf_link_get_info_by_fd(fd, &info, &len));
+	EXPECT_EQ(BPF_LINK_TYPE_MAP_TRACE, info.type);
+	EXPECT_EQ(BPF_MAP_TRACE_UPDATE_ELEM, info.map_trace.trace_type);
+	close(fd);
+}
+
 /*
  * For each type of program it tries each helper, some thousand programs. Where it cannot
  * load those, there is nothing to try.
@@ -573,12 +594,10 @@ TEST_F_TIMEOUT(bpftool, feature_probe_tells_whether_maps_can_be_traced, BPFTOOL_
 	BPFTOOL("feature probe kernel");
 	EXPECT_OUTPUT("\nMap tracing is available\n");
 	EXPECT_OUTPUT("\nBounded loop support is NOT available\n");
-	BPFTOOL("-j feature probe kernel");
-	EXPECT_OUTPUT("\"have_map_trace\":true");
 
 	skel->bss->refuse_tracers = true;
-	BPFTOOL("feature probe kernel");
-	EXPECT_OUTPUT("\nMap tracing is NOT available\n");
+	BPFTOOL("-j feature probe kernel");
+	EXPECT_OUTPUT("\"have_map_trace\":false");
 	feature_probe_bpf__destroy(skel);
 }
 

@@ -237,6 +237,11 @@ static int run_what_is_extended(test_t *self, const struct bpf_program *prog)
 	return run_with_packet(self, self->skel->progs.is_extended);
 }
 
+static int run_what_is_extended_and_sleepable(test_t *self, const struct bpf_program *prog)
+{
+	return run_alone(self, self->skel->progs.is_extended_and_sleepable);
+}
+
 /* Not by the C library, which could know the answer. */
 static int call_getpgid(test_t *self, const struct bpf_program *prog)
 {
@@ -398,20 +403,20 @@ TYPE(cgroup_sockopt, attach_to_cgroup, get_a_socket_option)
 TYPE(struct_ops, attach_congestion_control, connect_with_congestion_control)
 
 /* Loads another skeleton on top of what is there: its program's target is a program. */
-static int attach_extension(test_t *self, const struct bpf_program *prog)
+static int extend(test_t *self, const struct bpf_program *prog,
+		  const struct bpf_program *target, const char *function)
 {
 	struct prog_types_bpf *skel = prog_types_bpf__open();
-	struct bpf_program *other;
+	struct bpf_program *extension, *other;
 	int err;
 
 	if (!skel)
 		return -errno;
+	extension = bpf_object__find_program_by_name(skel->obj, bpf_program__name(prog));
 	bpf_object__for_each_program(other, skel->obj)
-		bpf_program__set_autoload(other, other == skel->progs.by_extension);
+		bpf_program__set_autoload(other, other == extension);
 	bpf_map__set_autocreate(skel->maps.congestion, false);
-	err = bpf_program__set_attach_target(skel->progs.by_extension,
-					     bpf_program__fd(self->skel->progs.is_extended),
-					     "replaced");
+	err = bpf_program__set_attach_target(extension, bpf_program__fd(target), function);
 	/* The tracers and this test look at those of the first one. */
 	if (!err)
 		err = bpf_map__reuse_fd(skel->maps.source, bpf_map__fd(self->skel->maps.source));
@@ -421,10 +426,22 @@ static int attach_extension(test_t *self, const struct bpf_program *prog)
 		err = prog_types_bpf__load(skel);
 	if (err)
 		return err;
-	return keep(self, bpf_program__attach_freplace(skel->progs.by_extension, 0, NULL));
+	return keep(self, bpf_program__attach_freplace(extension, 0, NULL));
+}
+
+static int attach_extension(test_t *self, const struct bpf_program *prog)
+{
+	return extend(self, prog, self->skel->progs.is_extended, "replaced");
+}
+
+static int attach_extension_of_sleepable(test_t *self, const struct bpf_program *prog)
+{
+	return extend(self, prog, self->skel->progs.is_extended_and_sleepable,
+		      "replaced_in_sleepable");
 }
 
 TYPE(extension, attach_extension, run_what_is_extended)
+TYPE(extension_of_sleepable, attach_extension_of_sleepable, run_what_is_extended_and_sleepable)
 
 TEST_F(prog_types, update_and_delete_are_traced)
 {

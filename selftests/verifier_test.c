@@ -176,6 +176,11 @@ TEST_F(verifier, spin_lock_does_not_load)
 	EXPECT_LOAD_REFUSED(takes_spin_lock, "bpf_spin_lock");
 }
 
+TEST_F(verifier, spin_lock_of_a_map_that_is_only_read_does_not_load)
+{
+	EXPECT_LOAD_REFUSED(reads_beside_a_spin_lock, "bpf_spin_lock");
+}
+
 TEST_F(verifier, spin_lock_of_an_inner_map_does_not_load)
 {
 	EXPECT_LOAD_REFUSED(takes_spin_lock_of_an_inner_map, "bpf_spin_lock");

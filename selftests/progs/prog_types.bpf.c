@@ -140,6 +140,26 @@ int is_extended(struct __sk_buff *ctx)
 /* Its target is set at run time. */
 PROGRAM("?freplace", extension, struct __sk_buff, 0)
 
+/* The same where the caller can sleep, which the extension does not know */
+__noinline int replaced_in_sleepable(int ret)
+{
+	asm volatile("" : "+r"(ret));
+	return ret;
+}
+
+SEC("syscall")
+int is_extended_and_sleepable(void *ctx)
+{
+	return replaced_in_sleepable(0);
+}
+
+SEC("?freplace")
+int by_extension_of_sleepable(int ret)
+{
+	update_and_delete();
+	return ret;
+}
+
 /* A congestion control that is good for one connection */
 SEC("struct_ops")
 void BPF_PROG(by_struct_ops, struct sock *sk)

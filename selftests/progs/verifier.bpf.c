@@ -265,6 +265,17 @@ int takes_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
 	return 0;
 }
 
+/* What takes the lock can also be a flag, which is known at run time only. */
+SEC("?map_trace/source/UPDATE_ELEM")
+int reads_beside_a_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value *value;
+	__u32 zero = 0;
+
+	value = bpf_map_lookup_elem(&locked, &zero);
+	return !value || value->count;
+}
+
 struct locked_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -316,7 +316,7 @@ TEST_F(loops, two_ways_to_one_map_are_no_loop)
 
 TEST_F(loops, after_a_detach_the_way_is_free)
 {
-	int link, back;
+	int link, back, again;
 
 	LOAD("update_updates_m0", "update_updates_m1");
 	link = EXPECT_ATTACHES("update_updates_m1", 0);
@@ -325,8 +325,12 @@ TEST_F(loops, after_a_detach_the_way_is_free)
 	back = EXPECT_ATTACHES("update_updates_m0", 1);
 	/* The other way round now */
 	EXPECT_LOOP("update_updates_m1", 0);
+	ASSERT_EQ(0, map_trace_detach(back));
+	/* Nothing is left, of the one nor of the other: they would lead to each other. */
+	again = EXPECT_ATTACHES("update_updates_m1", 0);
 	close(link);
 	close(back);
+	close(again);
 }
 
 TEST_F(loops, after_the_last_close_the_way_is_free)

@@ -80,15 +80,21 @@ seed() {
 
 # What selftests and demo are linked with, from the same tree.
 build_tools() {
-	local tools=$build/$TOOLS
+	local tools=$build/$TOOLS options=()
+	# Only disassembly needs libLLVM, and the emulated debug kernel takes a second to
+	# load it, each time. What was built with other options does not link.
+	[[ $config != debug ]] || options=(SKIP_LLVM=1)
+	[[ $(cat "$tools/bpftool.options" 2>/dev/null) == "${options[*]}" ]] ||
+		rm -rf "$tools/bpftool"
 	mkdir -p "$tools/bpftool" "$tools/libbpf" || return
 	"${enter[@]}" make -C "$tree/tools/lib/bpf" "-j$(nproc)" "OUTPUT=$tools/libbpf/" \
 		"CC=ccache clang$suffix" DESTDIR="$tools/prefix" prefix= libdir=/ \
 		"$tools/libbpf/libbpf.a" install_headers || return
 	cp "$tools/libbpf/libbpf.a" "$tools/prefix/" || return
 	"${enter[@]}" make -C "$tree/tools/bpf/bpftool" "-j$(nproc)" "OUTPUT=$tools/bpftool/" \
-		"CC=ccache clang$suffix" "VMLINUX_BTF=$build/vmlinux" "$tools/bpftool/bpftool" ||
-		return
+		"CC=ccache clang$suffix" "VMLINUX_BTF=$build/vmlinux" "${options[@]}" \
+		"$tools/bpftool/bpftool" || return
+	echo "${options[*]}" > "$tools/bpftool.options"
 	"${enter[@]}" "$tools/bpftool/bpftool" btf dump file "$build/vmlinux" format c \
 		> "$tools/vmlinux.h.new" || return
 	mv "$tools/vmlinux.h.new" "$tools/vmlinux.h"

@@ -101,9 +101,9 @@ test_judges() {
 	"$SCRIPTS/tap-count-test.sh" || true
 	echo "# end counter 0"
 	say "booting to see that a guest that hangs fails the run"
-	GUEST_SECONDS=20 guest_run "$LOGS/provoked-hang.log" 'sleep infinity' |
+	GUEST_SECONDS=15 guest_run "$LOGS/provoked-hang.log" 'sleep infinity' |
 		expect_failure hang "a guest that hangs" \
-			'^not ok 1 - guest: hangs, stopped after 20 s' '^# | \['
+			'^not ok 1 - guest: hangs, stopped after 15 s' '^# | \['
 }
 
 # What is provoked at the end of the guest's run

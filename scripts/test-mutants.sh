@@ -44,7 +44,7 @@ selected() {
 apply_in() {
 	local tree=$1
 	shift
-	GIT_CEILING_DIRECTORIES=$(dirname "$tree") git -C "$tree" apply -C1 "$@"
+	GIT_CEILING_DIRECTORIES=$(dirname "$tree") git -C "$tree" apply "$@"
 }
 
 # result NAME ok|"not ok" WHAT
@@ -69,12 +69,13 @@ mapfile -t mutants < <(selected)
 if [[ ${1:-} == apply ]]; then
 	tree=$("$SCRIPTS/kernel-tree.sh" patched)
 	for mutant in "${mutants[@]}"; do
-		target=$MAP_TRACE_ROOT
-		[[ $(header "$mutant" Where) != kernel ]] || target=$tree
+		# One of the kernel becomes a patch of the series, with its whole context.
+		target=$MAP_TRACE_ROOT options=(-C1)
+		[[ $(header "$mutant" Where) != kernel ]] || target=$tree options=()
 		read -r binary test < <(header "$mutant" Test) || test=''
 		if [[ -n $(header "$mutant" Breaks) && -n $test ]] &&
 			grep -qw "${test##*.}" "$MAP_TRACE_ROOT/selftests/${binary}_test.c" &&
-			apply_in "$target" --check "$mutant"; then
+			apply_in "$target" "${options[@]}" --check "$mutant"; then
 			result "$(basename "$mutant" .patch)" ok "applies"
 		else
 			result "$(basename "$mutant" .patch)" "not ok" "applies"
@@ -195,7 +196,7 @@ done < "$modules/tests" > "$modules/list"
 for mutant in "${mutants[@]}"; do
 	[[ $(header "$mutant" Where) != kernel ]] || continue
 	name=$(basename "$mutant" .patch)
-	if ! apply_in "$copy" "$mutant"; then
+	if ! apply_in "$copy" -C1 "$mutant"; then
 		verdict "$name" "not ok" "does not apply"
 		continue
 	fi
@@ -205,7 +206,7 @@ for mutant in "${mutants[@]}"; do
 	else
 		verdict "$name" "not ok" "does not build"
 	fi
-	apply_in "$copy" --reverse "$mutant"
+	apply_in "$copy" -C1 --reverse "$mutant"
 done
 
 log=$LOGS/mutants.tap

@@ -40,6 +40,9 @@ __u32 interruptions;
 __u32 interrupt_failures;
 __u32 traced_interruptions;
 
+/* The update in a softirq is over. */
+__u32 done;
+
 __s64 timer_ret;
 __s64 update_ret;
 
@@ -96,27 +99,61 @@ static int update_in_timer(void *map, __u32 *key, struct timer_value *value)
 	return 0;
 }
 
-/* Let the timer come in while the update's tracer runs */
-SEC("syscall")
-int update_and_be_interrupted(void *ctx)
+static __always_inline void start_timer(int (*callback)(void *map, __u32 *key,
+							struct timer_value *value))
 {
 	struct timer_value *value;
-	__u64 number = 1;
 	__u32 key = 0;
 
 	value = bpf_map_lookup_elem(&timers, &key);
 	if (!value)
-		return 0;
+		return;
 	/* Only the first time */
 	bpf_timer_init(&value->timer, &timers, CLOCK_MONOTONIC);
-	timer_ret = bpf_timer_set_callback(&value->timer, update_in_timer);
-	if (timer_ret)
-		return 0;
-	interrupted = 0;
-	timer_ret = bpf_timer_start(&value->timer, TIMER_NS, BPF_F_TIMER_CPU_PIN);
-	if (timer_ret)
-		return 0;
+	timer_ret = bpf_timer_set_callback(&value->timer, callback);
+	if (!timer_ret)
+		timer_ret = bpf_timer_start(&value->timer, TIMER_NS, BPF_F_TIMER_CPU_PIN);
+}
+
+static __always_inline void update_source(void)
+{
+	__u64 number = 1;
+	__u32 key = 0;
+
 	update_ret = bpf_map_update_elem(&source, &key, &number, 0);
+}
+
+/* Let the timer come in while the update's tracer runs */
+SEC("syscall")
+int update_and_be_interrupted(void *ctx)
+{
+	interrupted = 0;
+	start_timer(update_in_timer);
+	update_source();
+	return 0;
+}
+
+static int update_and_be_done(void *map, __u32 *key, struct timer_value *value)
+{
+	update_source();
+	*(volatile __u32 *)&done = 1;
+	return 0;
+}
+
+/* The tracer runs in a softirq. */
+SEC("syscall")
+int update_in_softirq(void *ctx)
+{
+	start_timer(update_and_be_done);
+	return 0;
+}
+
+/* The clock of the CPU, which comes in there as well */
+SEC("perf_event")
+int update_in_hardirq(void *ctx)
+{
+	if (in_tracer && bpf_get_smp_processor_id() == tracer_cpu)
+		update_as_interrupt();
 	return 0;
 }
 
@@ -132,10 +169,7 @@ int update_before_interrupt(void *ctx)
 SEC("raw_tp")
 int update(void *ctx)
 {
-	__u64 number = 1;
-	__u32 key = 0;
-
-	update_ret = bpf_map_update_elem(&source, &key, &number, 0);
+	update_source();
 	return 0;
 }
 

@@ -137,6 +137,13 @@ static bool is_trie(const struct map_kind *kind)
 	return kind->type == BPF_MAP_TYPE_LPM_TRIE;
 }
 
+static bool is_percpu(const struct map_kind *kind)
+{
+	return kind->type == BPF_MAP_TYPE_PERCPU_HASH ||
+	       kind->type == BPF_MAP_TYPE_LRU_PERCPU_HASH ||
+	       kind->type == BPF_MAP_TYPE_PERCPU_ARRAY;
+}
+
 /* A key has 4 bytes, but in a trie, where the length of the prefix comes first. */
 static __u32 key_size(const struct map_kind *kind)
 {
@@ -357,6 +364,24 @@ static void measure_rounds(struct cell *cell, bool empty, __u64 times[ROUNDS])
 	qsort(times, ROUNDS, sizeof(times[0]), compare_times);
 }
 
+/* What a tracer adds to its sum for an operation */
+static __u64 sum_of(const struct cell *cell, __u32 i)
+{
+	/* It reads the first 4 bytes of a key. */
+	__u64 key = is_trie(cell->kind) ? PREFIX_LEN : i & (cell->kind->keys - 1), sum;
+	int cpu;
+
+	if (cell->operation->deletes)
+		return key;
+	sum = key + i;
+	/* A map tracer runs for the value of each CPU, a hook once. */
+	if (cell->origin == FROM_SYSCALL && is_percpu(cell->kind) &&
+	    !strcmp(cell->setting->hook, "map_trace"))
+		for (cpu = 1; cpu < libbpf_num_possible_cpus(); cpu++)
+			sum += key + values[cpu];
+	return sum;
+}
+
 /* Whether the tracers have seen each operation, or none: what is measured is what is meant */
 static void check_tracers(const struct cell *cell)
 {
@@ -364,11 +389,8 @@ static void check_tracers(const struct cell *cell)
 	__u32 i;
 
 	if (cell->setting->subject == MEASURED) {
-		/* They read the first 4 bytes of a key. */
-		for (i = 0; i < cell->operations; i++) {
-			expected += is_trie(cell->kind) ? PREFIX_LEN : i & (cell->kind->keys - 1);
-			expected += cell->operation->deletes ? 0 : i;
-		}
+		for (i = 0; i < cell->operations; i++)
+			expected += sum_of(cell, i);
 		expected *= (ROUNDS + WARM_UP) * cell->setting->tracers;
 	}
 	if (cell->tracers->bss->sum != expected)

@@ -203,8 +203,10 @@ def time_table(time):
     for name, row in time["patched"]["quartiles"].items():
         old = time["unpatched"]["quartiles"][name]["unpatched"]
         cells = [name]
-        for quartiles in [old] + [row[column] for column in MAP_TRACE + HOOKS]:
-            cells.append(f"{quartiles['2']:.0f} ({quartiles['1']:.0f}-{quartiles['3']:.0f})")
+        for quartiles in [old] + [row.get(column) for column in MAP_TRACE + HOOKS]:
+            # Not every hook has a function to attach to.
+            cells.append(f"{quartiles['2']:.0f} ({quartiles['1']:.0f}-{quartiles['3']:.0f})"
+                         if quartiles else "-")
         rows.append(cells)
     return csv_table(
         "Nanoseconds of one operation: median and quartiles",

@@ -4,7 +4,7 @@
 
 use crate::{
     bpf::{
-        context::{CookieFirst, EnteredRunContext, PreemptGuard},
+        context::{CookieFirst, EnteredRunContext, PreemptGuard, StackLeft},
         map::Map,
         prog::{AttachedProg, Context, Prog},
         rcu::ReadSide,
@@ -27,7 +27,7 @@ const COULD_NOT_FOLLOW: u32 = 1;
 /// How deep tracers may nest, one run by what the other one does.
 pub(crate) const MAX_NESTING: usize = 8;
 
-/// The same where there is less room on the stack, in a hardirq and in an NMI.
+/// The same in an interrupt, where there is less room on the stack.
 const MAX_NESTING_LITTLE_STACK: usize = 3;
 
 /// A tracer, shared by its link and by the list of the map.
@@ -140,7 +140,8 @@ impl Tracer {
     ) {
         let (depth, running) = run_ctx.outer(self);
 
-        if running || depth >= max_nesting(depth, preempt) {
+        // Only asked for where some have led to this.
+        if running || (depth != 0 && depth >= max_nesting(run_ctx.stack_left(preempt))) {
             return self.count_missed(rcu);
         }
         run_ctx.set_tracer(self);
@@ -151,12 +152,11 @@ impl Tracer {
     }
 }
 
-/// How many tracers may lead to each other. Only asked for where some do.
-#[inline(always)]
-fn max_nesting(depth: usize, preempt: &PreemptGuard) -> usize {
-    if depth != 0 && preempt.has_little_stack() {
-        MAX_NESTING_LITTLE_STACK
-    } else {
-        MAX_NESTING
+/// How many tracers may lead to each other.
+fn max_nesting(stack_left: StackLeft) -> usize {
+    match stack_left {
+        StackLeft::Much => MAX_NESTING,
+        StackLeft::Little => MAX_NESTING_LITTLE_STACK,
+        StackLeft::None => 0,
     }
 }

@@ -17,6 +17,22 @@ const NESTED: usize = bindings::BPF_MAP_TRACE_NESTED as usize;
 /// What [`PreemptGuard::context_level`] is in a hardirq; in an NMI it is one more.
 const HARDIRQ_LEVEL: usize = 2;
 
+/// What a tracer, its operation and what the kernel does for that take of a stack, in bytes. A
+/// program has 512 bytes, with its callbacks up to twice that, and a copy of the arguments 256.
+const STACK_OF_TRACER: usize = 4096;
+
+/// How much of the stack is left for tracers of what tracers do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StackLeft {
+    /// It is that of a task, and most likely most of it.
+    Much,
+    /// It is that of interrupts, which all levels of them share, or that of an NMI, or a breakpoint
+    /// on any of them.
+    Little,
+    /// Not enough for one.
+    None,
+}
+
 /// Preemption is off while this exists.
 pub(crate) struct PreemptGuard(NotThreadSafe);
 
@@ -34,12 +50,6 @@ impl PreemptGuard {
     pub(crate) fn cpu(&self) -> u32 {
         // SAFETY: No requirements. It stays right while preemption is off.
         unsafe { bindings::raw_smp_processor_id() }
-    }
-
-    /// Whether this is a hardirq, which shares its stack with the softirq that it interrupts, or an
-    /// NMI, whose stack is smaller than that of a task.
-    pub(crate) fn has_little_stack(&self) -> bool {
-        self.context_level() >= HARDIRQ_LEVEL
     }
 
     /// The level of this context, less than [`CONTEXT_LEVELS`].
@@ -118,10 +128,10 @@ impl RunContext {
     }
 }
 
-/// Whether a run context is where the current task has its stack, and not an interrupt.
-fn is_on_task_stack(run_ctx: usize) -> bool {
+/// Whether an address is where the current task has its stack, and not an interrupt.
+fn is_on_task_stack(address: usize) -> bool {
     // SAFETY: It looks at the address only.
-    unsafe { bindings::object_is_on_stack(ptr::without_provenance(run_ctx)) != 0 }
+    unsafe { bindings::object_is_on_stack(ptr::without_provenance(address)) != 0 }
 }
 
 /// The run context of the current task.
@@ -167,6 +177,9 @@ pub(crate) trait EnteredRunContext {
     /// How many tracers have led to this, and whether `tracer` is one of them.
     fn outer<T: CookieFirst>(&self, tracer: &T) -> (usize, bool);
 
+    /// What is left of the stack here.
+    fn stack_left(&self, preempt: &PreemptGuard) -> StackLeft;
+
     /// Notes that `tracer` runs now.
     fn set_tracer<T: CookieFirst>(&mut self, tracer: &T);
 }
@@ -195,6 +208,11 @@ impl EnteredRunContext for Outermost<'_> {
     #[inline(always)]
     fn outer<T: CookieFirst>(&self, _tracer: &T) -> (usize, bool) {
         (0, false)
+    }
+
+    #[inline(always)]
+    fn stack_left(&self, _preempt: &PreemptGuard) -> StackLeft {
+        StackLeft::Much
     }
 
     #[inline(always)]
@@ -248,6 +266,20 @@ impl EnteredRunContext for Nested<'_> {
             }
         }
         (count, running)
+    }
+
+    fn stack_left(&self, preempt: &PreemptGuard) -> StackLeft {
+        let here = self.current.this.addr();
+
+        if !is_on_task_stack(here) {
+            StackLeft::Little
+        } else if !is_on_task_stack(here.wrapping_sub(STACK_OF_TRACER)) {
+            StackLeft::None
+        } else if preempt.context_level() >= HARDIRQ_LEVEL {
+            StackLeft::Little
+        } else {
+            StackLeft::Much
+        }
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 mode=${1:-}
+# BENCH_TIME=1 measures time where guests are emulated, too: to see that it works.
 # For one guest; a run takes a few minutes.
 BENCH_SECONDS=${BENCH_SECONDS:-900}
 

@@ -17,7 +17,7 @@
 #define GONE_AFTER_NS (10 * NSEC_PER_SEC)
 #define RACES 60
 
-/* How many tracers may follow each other in a hardirq and in an NMI */
+/* How many tracers may follow each other in an interrupt and in an NMI */
 #define MAX_CHAIN_LITTLE_STACK 3
 
 #define KPROBES_OPTIMIZATION "/proc/sys/debug/kprobes-optimization"
@@ -764,6 +764,30 @@ TEST_F(loops, unknown_chain_ends_after_eight_tracers)
 		EXPECT_EQ(i >= MAX_CHAIN, missed(self->chain[i])) TH_LOG("tracer %d", i);
 		/* The ninth is not run, but what it would have traced was done. */
 		EXPECT_EQ(i < MAX_CHAIN, holds(self, i + 1, 5)) TH_LOG("m%d", i + 1);
+	}
+}
+
+/* How many of them a stack has room for is the kernel's affair, but it is not all of it. */
+TEST_F(loops, unknown_chain_of_full_stacks_ends_with_one_that_is_missed)
+{
+	int i, runs = 0;
+
+	LOAD("update_updates_dynamic_with_full_stack");
+	for (i = 0; i < NR_MAPS - 1; i++) {
+		self->chain[i] = attach_with_cookie(self, "update_updates_dynamic_with_full_stack",
+						    i, i + 1);
+		ASSERT_LE(0, self->chain[i]) TH_LOG("attach: %s", strerror(-self->chain[i]));
+	}
+	ASSERT_EQ(0, operate(self, OPERATION_UPDATE, 5, 55));
+	while (runs < NR_MAPS - 1 && self->skel->bss->runs_by_cookie[runs + 1])
+		runs++;
+	TH_LOG("%d tracers run", runs);
+	EXPECT_LE(MAX_CHAIN_LITTLE_STACK, runs);
+	EXPECT_GE(MAX_CHAIN, runs);
+	for (i = 0; i < NR_MAPS - 1; i++) {
+		EXPECT_EQ(i < runs, self->skel->bss->runs_by_cookie[i + 1]) TH_LOG("tracer %d", i);
+		EXPECT_EQ(i == runs, missed(self->chain[i])) TH_LOG("tracer %d", i);
+		EXPECT_EQ(i < runs, holds(self, i + 1, 5)) TH_LOG("m%d", i + 1);
 	}
 }
 

@@ -355,8 +355,7 @@ int update_adds_task_work(struct bpf_map_trace_ctx__update_elem *ctx)
 /* Writes that nobody can know when the tracer is loaded */
 
 /* To the map in the slot that the cookie names */
-SEC("?map_trace/any/UPDATE_ELEM")
-int update_updates_dynamic(struct bpf_map_trace_ctx__update_elem *ctx)
+static __always_inline int update_dynamic(struct bpf_map_trace_ctx__update_elem *ctx)
 {
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 	__u32 slot = cookie;
@@ -368,6 +367,22 @@ int update_updates_dynamic(struct bpf_map_trace_ctx__update_elem *ctx)
 	if (!map)
 		return 1;
 	return bpf_map_update_elem(map, ctx->key, ctx->value, 0) ? 1 : 0;
+}
+
+SEC("?map_trace/any/UPDATE_ELEM")
+int update_updates_dynamic(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	return update_dynamic(ctx);
+}
+
+/* The same with all of the stack that a program can have, or nearly */
+SEC("?map_trace/any/UPDATE_ELEM")
+int update_updates_dynamic_with_full_stack(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	char filler[432] = {};
+
+	asm volatile("" : : "r"(filler) : "memory");
+	return update_dynamic(ctx);
 }
 
 SEC("?map_trace/any/DELETE_ELEM")

@@ -3,9 +3,6 @@
 #include "testing_helpers.h"
 
 #include <pthread.h>
-#include <sys/syscall.h>
-
-#include <linux/perf_event.h>
 
 #include "progs/contract.h"
 #include "contract.skel.h"
@@ -134,12 +131,6 @@ TEST_F(contract, contract_8_beginning_of_an_interrupt_of_a_tracer_is_traced)
 /* Nor is a hardirq that interrupts the tracer of a softirq: neither is on a task's stack. */
 TEST_F(contract, contract_8_hardirq_in_a_tracer_of_a_softirq_is_traced)
 {
-	struct perf_event_attr attr = {
-		.type = PERF_TYPE_SOFTWARE,
-		.size = sizeof(attr),
-		.config = PERF_COUNT_SW_CPU_CLOCK,
-		.sample_period = NSEC_PER_MSEC,
-	};
 	__typeof__(self->skel->bss) bss = self->skel->bss;
 	struct map_trace_info info;
 	struct bpf_link *clock;
@@ -148,8 +139,8 @@ TEST_F(contract, contract_8_hardirq_in_a_tracer_of_a_softirq_is_traced)
 	ASSERT_EQ(0, pin_to_cpu(0));
 	link = attach_to(self->skel->progs.spins, self->skel->maps.source);
 	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
-	fd = syscall(__NR_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
-	ASSERT_LE(0, fd) TH_LOG("perf_event_open: %m");
+	fd = open_cpu_clock(-1, 0);
+	ASSERT_LE(0, fd) TH_LOG("perf event: %s", strerror(-fd));
 	clock = bpf_program__attach_perf_event(self->skel->progs.update_in_hardirq, fd);
 	ASSERT_NE(NULL, clock);
 	ASSERT_EQ(0, run_program(self->skel->progs.update_in_softirq, NULL, 0));

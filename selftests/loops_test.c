@@ -5,7 +5,6 @@
  */
 #include "testing_helpers.h"
 
-#include <linux/perf_event.h>
 #include <pthread.h>
 #include <sys/syscall.h>
 
@@ -870,12 +869,6 @@ TEST_F(loops, unknown_chain_in_an_nmi_ends_after_three_tracers)
 /* A hardirq has what the softirq that it interrupts has left of its stack. */
 TEST_F(loops, unknown_chain_in_a_hardirq_ends_after_three_tracers)
 {
-	struct perf_event_attr attr = {
-		.type = PERF_TYPE_SOFTWARE,
-		.size = sizeof(attr),
-		.config = PERF_COUNT_SW_CPU_CLOCK,
-		.sample_period = NSEC_PER_MSEC,
-	};
 	struct bpf_link *clock;
 	time_t end;
 	int fd;
@@ -884,8 +877,8 @@ TEST_F(loops, unknown_chain_in_a_hardirq_ends_after_three_tracers)
 	attach_long_chain(_metadata, self);
 	self->skel->bss->output_ret = 1;
 	self->skel->bss->input_pid = getpid();
-	fd = syscall(__NR_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
-	ASSERT_LE(0, fd) TH_LOG("perf event: %s", strerror(errno));
+	fd = open_cpu_clock(0, -1);
+	ASSERT_LE(0, fd) TH_LOG("perf event: %s", strerror(-fd));
 	clock = bpf_program__attach_perf_event(self->skel->progs.update_m0_in_hardirq, fd);
 	ASSERT_NE(NULL, clock);
 	/* It ticks while this thread runs. */

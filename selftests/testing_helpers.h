@@ -48,6 +48,12 @@ int map_trace_setup(void);
 int pin_to_cpu(int cpu);
 int online_cpus(void);
 
+/*
+ * The perf event of a clock that ticks each millisecond, in a hardirq, while @pid runs on
+ * @cpu; -1 is any. Returns the fd, or a negative errno.
+ */
+int open_cpu_clock(pid_t pid, int cpu);
+
 /* Replace the content of a file in /proc; the old content, cut, goes to @old. */
 int write_proc(const char *path, const char *content, char *old, size_t old_size);
 

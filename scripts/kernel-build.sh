@@ -82,10 +82,8 @@ seed() {
 build_tools() {
 	local tools=$build/$TOOLS options=()
 	# Only disassembly needs libLLVM, and the emulated debug kernel takes a second to
-	# load it, each time. What was built with other options does not link.
+	# load it, each time.
 	[[ $config != debug ]] || options=(SKIP_LLVM=1)
-	[[ $(cat "$tools/bpftool.options" 2>/dev/null) == "${options[*]}" ]] ||
-		rm -rf "$tools/bpftool"
 	mkdir -p "$tools/bpftool" "$tools/libbpf" || return
 	"${enter[@]}" make -C "$tree/tools/lib/bpf" "-j$(nproc)" "OUTPUT=$tools/libbpf/" \
 		"CC=ccache clang$suffix" DESTDIR="$tools/prefix" prefix= libdir=/ \
@@ -94,7 +92,6 @@ build_tools() {
 	"${enter[@]}" make -C "$tree/tools/bpf/bpftool" "-j$(nproc)" "OUTPUT=$tools/bpftool/" \
 		"CC=ccache clang$suffix" "VMLINUX_BTF=$build/vmlinux" "${options[@]}" \
 		"$tools/bpftool/bpftool" || return
-	echo "${options[*]}" > "$tools/bpftool.options"
 	"${enter[@]}" "$tools/bpftool/bpftool" btf dump file "$build/vmlinux" format c \
 		> "$tools/vmlinux.h.new" || return
 	mv "$tools/vmlinux.h.new" "$tools/vmlinux.h"

@@ -6,11 +6,11 @@
 #	check	compares with the budgets and with Documentation/cost.json; TAP,
 #		the last line is "N passed, N failed, N skipped"
 #	save	puts figures, tables and plot into Documentation/
+# Where KVM works, and with BENCH_TIME=1 to see that it would, measures time, too.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 mode=${1:-}
-# BENCH_TIME=1 measures time where guests are emulated, too: to see that it works.
 # For one guest; a run takes a few minutes.
 BENCH_SECONDS=${BENCH_SECONDS:-900}
 

@@ -24,8 +24,10 @@ FIXTURE(attach) {
 FIXTURE_SETUP(attach)
 {
 	ASSERT_EQ(0, map_trace_setup());
-	self->skel = basic_bpf__open_and_load();
+	self->skel = basic_bpf__open();
 	ASSERT_NE(NULL, self->skel);
+	AUTOLOAD(self->skel->progs.update_raw_tp);
+	ASSERT_EQ(0, basic_bpf__load(self->skel));
 	self->loaded = note_loaded(self->skel->obj);
 	ASSERT_NE(NULL, self->loaded);
 	ASSERT_LE(0, map_trace_attach_type());

@@ -21,8 +21,10 @@ static __s64 operate(struct basic_bpf *skel, __u32 kind, __u32 key)
 FIXTURE_SETUP(delete)
 {
 	ASSERT_EQ(0, map_trace_setup());
-	self->skel = basic_bpf__open_and_load();
+	self->skel = basic_bpf__open();
 	ASSERT_NE(NULL, self->skel);
+	AUTOLOAD(self->skel->progs.mirror_update, self->skel->progs.mirror_delete);
+	ASSERT_EQ(0, basic_bpf__load(self->skel));
 	self->link = attach_to(self->skel->progs.trace_delete, self->skel->maps.source);
 	ASSERT_LE(0, self->link) TH_LOG("attach: %s", strerror(-self->link));
 	ASSERT_EQ(0, operate(self->skel, OPERATION_UPDATE, 5));

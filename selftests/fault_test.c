@@ -45,8 +45,10 @@ FIXTURE_SETUP(fault)
 	char path[64];
 
 	ASSERT_EQ(0, map_trace_setup());
-	self->skel = basic_bpf__open_and_load();
+	self->skel = basic_bpf__open();
 	ASSERT_NE(NULL, self->skel);
+	AUTOLOAD(self->skel->progs.mirror_update, self->skel->progs.trace_update_second);
+	ASSERT_EQ(0, basic_bpf__load(self->skel));
 	self->loaded = note_loaded(self->skel->obj);
 	ASSERT_NE(NULL, self->loaded);
 	snprintf(path, sizeof(path), "/proc/self/task/%d/fail-nth", gettid());

@@ -379,8 +379,10 @@ TEST(handler_for_older_libbpf_works_with_this_one)
 	__u32 key = 1;
 
 	ASSERT_EQ(0, map_trace_setup());
-	skel = basic_bpf__open_and_load();
+	skel = basic_bpf__open();
 	ASSERT_NE(NULL, skel);
+	AUTOLOAD(skel->progs.mirror_update);
+	ASSERT_EQ(0, basic_bpf__load(skel));
 	link = bpf_program__attach(skel->progs.mirror_update);
 	ASSERT_NE(NULL, link);
 	ASSERT_EQ(0, bpf_map__update_elem(skel->maps.source, &key, 4, &value, 8, 0));

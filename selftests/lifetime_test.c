@@ -59,7 +59,8 @@ static struct basic_bpf *open_only(bool tracers)
 	bpf_object__for_each_program(prog, skel->obj) {
 		bool tracer = !strncmp(bpf_program__section_name(prog), "map_trace/", 10);
 
-		bpf_program__set_autoload(prog, tracer == tracers);
+		if (tracer != tracers)
+			bpf_program__set_autoload(prog, false);
 	}
 	return skel;
 }

@@ -20,8 +20,12 @@ FIXTURE(links) {
 FIXTURE_SETUP(links)
 {
 	ASSERT_EQ(0, map_trace_setup());
-	self->skel = basic_bpf__open_and_load();
+	self->skel = basic_bpf__open();
 	ASSERT_NE(NULL, self->skel);
+	AUTOLOAD(self->skel->progs.trace_update_second, self->skel->progs.update_raw_tp,
+		 self->skel->progs.operate_on_other, self->skel->progs.could_not_follow,
+		 self->skel->progs.updates_inner, self->skel->progs.operate_on_inner);
+	ASSERT_EQ(0, basic_bpf__load(self->skel));
 	self->first = bpf_program__fd(self->skel->progs.trace_update);
 	self->second = bpf_program__fd(self->skel->progs.trace_update_second);
 	self->link = attach_to(self->skel->progs.trace_update, self->skel->maps.source);

@@ -16,8 +16,13 @@ FIXTURE(origins) {
 FIXTURE_SETUP(origins)
 {
 	ASSERT_EQ(0, map_trace_setup());
-	self->skel = basic_bpf__open_and_load();
+	self->skel = basic_bpf__open();
 	ASSERT_NE(NULL, self->skel);
+	AUTOLOAD(self->skel->progs.update_raw_tp, self->skel->progs.delete_raw_tp,
+		 self->skel->progs.update_from_map_value, self->skel->progs.update_bpf2bpf,
+		 self->skel->progs.update_in_loop, self->skel->progs.update_by_tail_call,
+		 self->skel->progs.operate_on_inner);
+	ASSERT_EQ(0, basic_bpf__load(self->skel));
 	self->update_link = attach_to(self->skel->progs.trace_update, self->skel->maps.source);
 	ASSERT_LE(0, self->update_link);
 	self->delete_link = attach_to(self->skel->progs.trace_delete, self->skel->maps.source);

@@ -62,6 +62,15 @@ int run_program(const struct bpf_program *prog, void *context, size_t size);
 
 bool is_jited(const struct bpf_program *prog);
 
+/* Have these programs loaded too, with their object, which by themselves are not */
+#define AUTOLOAD(...) do {							\
+	struct bpf_program *_progs[] = { __VA_ARGS__ };				\
+	unsigned int _i;							\
+										\
+	for (_i = 0; _i < sizeof(_progs) / sizeof(_progs[0]); _i++)		\
+		bpf_program__set_autoload(_progs[_i], true);			\
+} while (0)
+
 /* Load only @name of @obj. 0 or a negative errno; @log gets the verifier's log. */
 int load_one_program(struct bpf_object *obj, const char *name, char *log, size_t log_size);
 

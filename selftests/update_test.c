@@ -13,8 +13,11 @@ FIXTURE(update) {
 FIXTURE_SETUP(update)
 {
 	ASSERT_EQ(0, map_trace_setup());
-	self->skel = basic_bpf__open_and_load();
+	self->skel = basic_bpf__open();
 	ASSERT_NE(NULL, self->skel);
+	AUTOLOAD(self->skel->progs.trace_update_second, self->skel->progs.mirror_update,
+		 self->skel->progs.could_not_follow, self->skel->progs.operate_on_other);
+	ASSERT_EQ(0, basic_bpf__load(self->skel));
 	self->link = attach_to(self->skel->progs.trace_update, self->skel->maps.source);
 	ASSERT_LE(0, self->link) TH_LOG("attach: %s", strerror(-self->link));
 }

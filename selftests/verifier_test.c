@@ -363,6 +363,21 @@ TEST_F(verifier, program_that_uses_all_of_the_stack_is_traced)
 #define CALL(function) INSN(BPF_JMP | BPF_CALL, 0, 0, 0, function)
 
 /*
+ * Fill from @n up to @end, and return that: mostly with what takes the verifier as long
+ * as any other instruction, and the room of two.
+ */
+static int fill(struct bpf_insn *insns, int n, int end)
+{
+	while (n + 1 < end) {
+		insns[n++] = INSN(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_0, 0, 0, 0);
+		insns[n++] = INSN(0, 0, 0, 0, 0);
+	}
+	if (n < end)
+		insns[n++] = MOV_IMM(BPF_REG_0, 0);
+	return n;
+}
+
+/*
  * A jump over an update, a lookup and as much else as leaves room for @slack more
  * instructions. Both calls are replaced by longer sequences.
  */
@@ -393,8 +408,7 @@ static int load_far_jump(struct bpf_insn *insns, int slack, int map_fd)
 	insns[n++] = MOV_REG(BPF_REG_2, BPF_REG_10);
 	insns[n++] = ADD_IMM(BPF_REG_2, -8);
 	insns[n++] = CALL(BPF_FUNC_map_lookup_elem);
-	while (n < jump + 1 + FARTHEST - slack)
-		insns[n++] = MOV_IMM(BPF_REG_0, 0);
+	n = fill(insns, n, jump + 1 + FARTHEST - slack);
 	insns[n++] = MOV_IMM(BPF_REG_0, 0);
 	insns[n++] = INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 	fd = bpf_prog_load(BPF_PROG_TYPE_RAW_TRACEPOINT, "far_jump", "GPL", insns, n, &opts);
@@ -405,7 +419,7 @@ static int load_far_jump(struct bpf_insn *insns, int slack, int map_fd)
 TEST_F(verifier, program_with_a_jump_near_the_limit_is_traced)
 {
 	/* The lookup takes 4 more by itself, the update as many. */
-	static const int slacks[] = { 4, 7, 8, 9 };
+	static const int slacks[] = { 4, 7, 8 };
 	struct bpf_insn *insns = calloc(FARTHEST + 64, sizeof(*insns));
 	struct bpf_program *prog;
 	int link, fd, i;
@@ -466,11 +480,9 @@ static int load_jump_over_many_updates(struct bpf_insn *insns, int slack, int ma
 		insns[n++] = ADD_IMM(BPF_REG_3, -16);
 		insns[n++] = MOV_IMM(BPF_REG_4, 0);
 		insns[n++] = CALL(BPF_FUNC_map_update_elem);
-		while (n < start + distance / MANY_UPDATES * (i + 1))
-			insns[n++] = MOV_IMM(BPF_REG_0, 0);
+		n = fill(insns, n, start + distance / MANY_UPDATES * (i + 1));
 	}
-	while (n < start + distance)
-		insns[n++] = MOV_IMM(BPF_REG_0, 0);
+	n = fill(insns, n, start + distance);
 	insns[n++] = MOV_IMM(BPF_REG_0, 0);
 	insns[n++] = INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 	*len = n;

@@ -39,10 +39,10 @@ if [[ ! -e $kmemleak ]]; then
 	echo "ok 1 - kmemleak # SKIP this kernel is built without it"
 else
 	# An object counts as lost in the second scan that finds no pointer to it, and
-	# not before it is some seconds old.
+	# not before it is 5 s old.
 	SECONDS=0
 	echo scan > $kmemleak
-	while ((SECONDS < 7)); do sleep 1; done
+	while ((SECONDS <= 5)); do sleep .2; done
 	echo scan > $kmemleak
 	leaks=$(cat $kmemleak)
 	if [[ -z $leaks ]]; then

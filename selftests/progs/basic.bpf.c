@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Maps, programs that operate on them and tracers that note what they see */
+/*
+ * Maps, programs that operate on them and tracers that note what they see. What not
+ * every test needs is loaded for those that ask for it: loading takes most of their time.
+ */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -78,19 +81,19 @@ int trace_update(struct bpf_map_trace_ctx__update_elem *ctx)
 	return note_update(ctx, 1);
 }
 
-SEC("map_trace/source/UPDATE_ELEM")
+SEC("?map_trace/source/UPDATE_ELEM")
 int trace_update_second(struct bpf_map_trace_ctx__update_elem *ctx)
 {
 	return note_update(ctx, 2);
 }
 
-SEC("map_trace/source/UPDATE_ELEM")
+SEC("?map_trace/source/UPDATE_ELEM")
 int mirror_update(struct bpf_map_trace_ctx__update_elem *ctx)
 {
 	return bpf_map_update_elem(&mirror, ctx->key, ctx->value, 0) ? 1 : 0;
 }
 
-SEC("map_trace/source/UPDATE_ELEM")
+SEC("?map_trace/source/UPDATE_ELEM")
 int could_not_follow(struct bpf_map_trace_ctx__update_elem *ctx)
 {
 	return 1;
@@ -99,7 +102,7 @@ int could_not_follow(struct bpf_map_trace_ctx__update_elem *ctx)
 __s64 recursive_ret = 1;
 
 /* Leads to itself, through a map that is not known when it is loaded */
-SEC("map_trace/inner/UPDATE_ELEM")
+SEC("?map_trace/inner/UPDATE_ELEM")
 int updates_inner(struct bpf_map_trace_ctx__update_elem *ctx)
 {
 	__u32 zero = 0, key = 7;
@@ -129,7 +132,7 @@ int trace_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
 	return 0;
 }
 
-SEC("map_trace/source/DELETE_ELEM")
+SEC("?map_trace/source/DELETE_ELEM")
 int mirror_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
 {
 	return bpf_map_delete_elem(&mirror, ctx->key) ? 1 : 0;
@@ -153,7 +156,7 @@ int operate(struct operation *op)
 	return 0;
 }
 
-SEC("syscall")
+SEC("?syscall")
 int operate_on_other(struct operation *op)
 {
 	operate_on(&other, op);
@@ -161,7 +164,7 @@ int operate_on_other(struct operation *op)
 }
 
 /* The map is not known when the program is loaded. */
-SEC("syscall")
+SEC("?syscall")
 int operate_on_inner(struct operation *op)
 {
 	__u32 zero = 0;
@@ -181,7 +184,7 @@ __u64 input_flags;
 __s64 output_ret;
 
 /* Programs that also the interpreter runs, and that have no context of their own */
-SEC("raw_tp")
+SEC("?raw_tp")
 int update_raw_tp(void *ctx)
 {
 	__u64 value = input_value;
@@ -191,7 +194,7 @@ int update_raw_tp(void *ctx)
 	return 0;
 }
 
-SEC("raw_tp")
+SEC("?raw_tp")
 int delete_raw_tp(void *ctx)
 {
 	__u32 key = input_key;
@@ -201,7 +204,7 @@ int delete_raw_tp(void *ctx)
 }
 
 /* Key and value lie in a map, not on the stack. */
-SEC("raw_tp")
+SEC("?raw_tp")
 int update_from_map_value(void *ctx)
 {
 	output_ret = bpf_map_update_elem(&source, &input_key, &input_value, input_flags);
@@ -213,7 +216,7 @@ static __noinline int update_in_subprogram(__u32 key, __u64 value)
 	return bpf_map_update_elem(&source, &key, &value, 0);
 }
 
-SEC("raw_tp")
+SEC("?raw_tp")
 int update_bpf2bpf(void *ctx)
 {
 	output_ret = update_in_subprogram(input_key, input_value);
@@ -229,7 +232,7 @@ static int update_in_callback(__u32 i, void *data)
 	return 0;
 }
 
-SEC("raw_tp")
+SEC("?raw_tp")
 int update_in_loop(void *ctx)
 {
 	bpf_loop(3, update_in_callback, NULL, 0);
@@ -243,7 +246,7 @@ struct {
 	__type(value, __u32);
 } programs SEC(".maps");
 
-SEC("raw_tp")
+SEC("?raw_tp")
 int update_by_tail_call(void *ctx)
 {
 	output_ret = -1;

@@ -115,11 +115,18 @@ int map_trace_setup(void)
 }
 
 /*
- * Each test is a process of its own. The kernel's types take a while to parse, and what
- * is asked for here need not be in each of them.
+ * Each test is a process of its own. The kernel's types take a while to parse, what
+ * libbpf wants to know of the kernel takes a dozen loads to find out, and neither need be
+ * in each of them.
  */
-static void __attribute__((constructor)) parse_types_of_kernel(void)
+static void __attribute__((constructor)) get_to_know_kernel(void)
 {
+	struct bpf_object *obj = bpf_object__open_file("features.bpf.o", NULL);
+
+	if (!obj || bpf_object__load(obj))
+		fprintf(stderr, "# features.bpf.o: %s\n", strerror(errno));
+	bpf_object__close(obj);
+
 	map_trace_attach_type();
 	map_trace_type_update();
 	map_trace_type_delete();

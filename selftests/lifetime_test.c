@@ -56,12 +56,9 @@ static struct basic_bpf *open_only(bool tracers)
 
 	if (!skel)
 		return NULL;
-	bpf_object__for_each_program(prog, skel->obj) {
-		bool tracer = !strncmp(bpf_program__section_name(prog), "map_trace/", 10);
-
-		if (tracer != tracers)
+	bpf_object__for_each_program(prog, skel->obj)
+		if (is_tracer(prog) != tracers)
 			bpf_program__set_autoload(prog, false);
-	}
 	return skel;
 }
 

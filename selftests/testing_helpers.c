@@ -193,6 +193,11 @@ int run_program(const struct bpf_program *prog, void *context, size_t size)
 	return opts.retval;
 }
 
+bool is_tracer(const struct bpf_program *prog)
+{
+	return !strncmp(bpf_program__section_name(prog), "map_trace/", 10);
+}
+
 bool is_jited(const struct bpf_program *prog)
 {
 	struct bpf_prog_info info = {};

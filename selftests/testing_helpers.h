@@ -61,6 +61,8 @@ int write_proc(const char *path, const char *content, char *old, size_t old_size
 int run_program(const struct bpf_program *prog, void *context, size_t size);
 
 bool is_jited(const struct bpf_program *prog);
+/* By the section that it is in */
+bool is_tracer(const struct bpf_program *prog);
 
 /* Have these programs loaded too, with their object, which by themselves are not */
 #define AUTOLOAD(...) do {							\

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -105,6 +106,26 @@ int map_trace_module_references(void)
 		references = -EIO;
 	fclose(file);
 	return references;
+}
+
+void *map_test_metadata(size_t size)
+{
+	static char *next;
+	static size_t left;
+	void *metadata;
+
+	size = (size + 63) & ~63UL;
+	if (left < size) {
+		next = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			    -1, 0);
+		if (next == MAP_FAILED)
+			return MAP_FAILED;
+		left = 1 << 16;
+	}
+	metadata = next;
+	next += size;
+	left -= size;
+	return metadata;
 }
 
 int map_trace_setup(void)

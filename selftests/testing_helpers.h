@@ -7,11 +7,21 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/mman.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
 #include "map_trace_libbpf.h"
+
+/*
+ * The harness maps a page of its own for the metadata of each test, for good. To copy
+ * all of these mappings is most of a fork, and so of a test: give them one.
+ */
+void *map_test_metadata(size_t size);
+#define mmap(addr, length, ...)							\
+	((length) == sizeof(struct __test_metadata) ? map_test_metadata(length) :\
+						      (mmap)(addr, length, __VA_ARGS__))
 
 /* Guests may be emulated, with a kernel that checks every access it makes. */
 #undef TEST_TIMEOUT_DEFAULT

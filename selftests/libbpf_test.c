@@ -5,9 +5,11 @@
  */
 #include "testing_helpers.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include <linux/bpf.h>
@@ -435,9 +437,20 @@ FIXTURE(bpftool) {
 	char output[65536];
 };
 
+#define SYMBOLS "/proc/kallsyms"
+
 FIXTURE_SETUP(bpftool)
 {
 	__u32 len;
+
+	/*
+	 * To say which processes hold a link, bpftool loads a program, and reads all symbols
+	 * of the kernel for that, which takes most of its time. Without them it leaves that
+	 * out, and nothing else.
+	 */
+	ASSERT_EQ(0, unshare(CLONE_NEWNS));
+	ASSERT_EQ(0, mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	ASSERT_EQ(0, mount("/dev/null", SYMBOLS, NULL, MS_BIND, NULL));
 
 	ASSERT_EQ(0, map_trace_module_load());
 	self->skel = libbpf_bpf__open();
@@ -523,6 +536,15 @@ TEST_F_TIMEOUT(bpftool, link_show_names_map_operation_and_counts, BPFTOOL_TIMEOU
 		      "\"map_name\":\"traced_map\",\"trace_type\":\"UPDATE_ELEM\","
 		      "\"cookie\":4711,\"missed\":0,\"failed\":0", self->prog.id, self->map.id);
 	EXPECT_OUTPUT("\"trace_type\":\"DELETE_ELEM\",\"cookie\":0");
+}
+
+TEST_F_TIMEOUT(bpftool, link_show_names_the_process_that_holds_it, BPFTOOL_TIMEOUT)
+{
+	ASSERT_EQ(0, umount(SYMBOLS));
+	BPFTOOL("link show id %u", self->link.id);
+	EXPECT_OUTPUT("pids libbpf_test(%d)", getpid());
+	BPFTOOL("-j link show id %u", self->link.id);
+	EXPECT_OUTPUT("\"pids\":[{\"pid\":%d,\"comm\":\"libbpf_test\"}]", getpid());
 }
 
 TEST_F_TIMEOUT(bpftool, link_show_tells_a_detached_link, BPFTOOL_TIMEOUT)

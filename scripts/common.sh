@@ -44,6 +44,10 @@ source "$MAP_TRACE_ROOT/scripts/versions.sh"
 # shellcheck disable=SC2034
 TEST_GUEST=(--cache-files --append rcupdate.rcu_expedited=1)
 
+# What a guest with the debug kernel gets, whose shadow takes an eighth
+# shellcheck disable=SC2034
+DEBUG_MEMORY=2G
+
 # The make that may have started us has its own job server and flags, which
 # are no business of the builds below.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES GNUMAKEFLAGS

@@ -73,10 +73,12 @@ done
 # that is linked to nothing.
 if [[ -n ${MAP_TRACE_GUEST_RC:-} ]]; then
 	init=/usr/lib/python3/dist-packages/virtme/guest/virtme-init
-	[[ -e $root$init ]] || die "the toolchain's virtme-ng has no $init" \
-		"make distclean, so that it is made again, or see where that went"
 	# busybox knows groups by their number only.
-	exec {init_fd}< <(sed 's|^export PATH=|&/busybox:|; s|gid=tty|gid=5|' "$root$init")
+	init_text=$(sed 's|^export PATH=|&/busybox:|; s|gid=tty|gid=5|' "$root$init")
+	[[ $init_text == *=/busybox:* && $init_text == *gid=5* ]] ||
+		die "the toolchain's virtme-ng has another $init than is known here" \
+			"see what enter.sh changes in it"
+	exec {init_fd}<<< "$init_text"
 	arguments+=(
 		--ro-bind "$MAP_TRACE_GUEST_RC" /etc/bash.bashrc
 		--ro-bind "$SCRIPTS/guest/udevadm" /usr/bin/udevadm

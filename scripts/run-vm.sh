@@ -9,7 +9,7 @@ config=$1
 use_guest_files "$config" selftests
 export MAP_TRACE_OUTPUT=$BUILD/selftests-$config
 memory=1G
-[[ $config != debug ]] || memory=3G
+[[ $config != debug ]] || memory=$DEBUG_MEMORY
 arguments=(--image "$KERNEL_BUILD/arch/x86/boot/bzImage" --memory "$memory"
 	--log "$LOGS/vm-kernel.log")
 if [[ -n ${MAP_TRACE_CMD:-} ]]; then

@@ -113,7 +113,7 @@ run_list() {
 			exec {fd}>>"$(dirname "$KERNEL_BUILD").lock"
 			flock --shared "$fd"
 			"$copy/scripts/vm.sh" --image "$KERNEL_BUILD/arch/x86/boot/bzImage" \
-				--log "$log.kernel" --memory 3G --timeout "$GUEST_SECONDS" \
+				--log "$log.kernel" --memory "$DEBUG_MEMORY" --timeout "$GUEST_SECONDS" \
 				"${TEST_GUEST[@]}" -- \
 				"'$copy/scripts/guest/run-mutants.sh' '$copy/build/selftests-$config' \
 				'$list'" 2>&1 || true

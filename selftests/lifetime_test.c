@@ -57,8 +57,7 @@ static struct basic_bpf *open_only(bool tracers)
 	if (!skel)
 		return NULL;
 	bpf_object__for_each_program(prog, skel->obj)
-		if (is_tracer(prog) != tracers)
-			bpf_program__set_autoload(prog, false);
+		bpf_program__set_autoload(prog, is_tracer(prog) == tracers);
 	return skel;
 }
 

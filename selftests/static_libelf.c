@@ -4,10 +4,10 @@
  * raw chunks, which is set up and torn down with each file, and which nobody here puts
  * anything into. The memory it is in comes cleared.
  */
-__attribute__((weak)) void eu_search_tree_init(void *tree)
+void eu_search_tree_init(void *tree)
 {
 }
 
-__attribute__((weak)) void eu_search_tree_fini(void *tree, void (*free_node)(void *))
+void eu_search_tree_fini(void *tree, void (*free_node)(void *))
 {
 }

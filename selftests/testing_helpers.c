@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -140,12 +142,17 @@ int map_trace_setup(void)
  * libbpf wants to know of the kernel takes a dozen loads to find out, and neither need be
  * in each of them.
  */
-static void __attribute__((constructor)) get_to_know_kernel(void)
+static void __attribute__((constructor(1000))) get_to_know_kernel(void)
 {
-	struct bpf_object *obj = bpf_object__open_file("features.bpf.o", NULL);
+	char path[PATH_MAX];
+	struct bpf_object *obj;
 
+	/* Beside this binary */
+	snprintf(path, sizeof(path), "%s", (const char *)getauxval(AT_EXECFN));
+	snprintf(strrchr(path, '/') ? strrchr(path, '/') + 1 : path, 16, "features.bpf.o");
+	obj = bpf_object__open_file(path, NULL);
 	if (!obj || bpf_object__load(obj))
-		fprintf(stderr, "# features.bpf.o: %s\n", strerror(errno));
+		fprintf(stderr, "# %s: %s\n", path, strerror(errno));
 	bpf_object__close(obj);
 
 	map_trace_attach_type();
@@ -224,7 +231,8 @@ bool is_jited(const struct bpf_program *prog)
 	struct bpf_prog_info info = {};
 	__u32 len = sizeof(info);
 
-	bpf_obj_get_info_by_fd(bpf_program__fd(prog), &info, &len);
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(prog), &info, &len))
+		fprintf(stderr, "# %s: %s\n", bpf_program__name(prog), strerror(errno));
 	return info.jited_prog_len;
 }
 

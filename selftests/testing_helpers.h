@@ -19,9 +19,10 @@
  * all of these mappings is most of a fork, and so of a test: give them one.
  */
 void *map_test_metadata(size_t size);
-#define mmap(addr, length, ...)							\
-	((length) == sizeof(struct __test_metadata) ? map_test_metadata(length) :\
-						      (mmap)(addr, length, __VA_ARGS__))
+#define mmap(addr, length, prot, flags, fd, offset)				\
+	((length) == sizeof(struct __test_metadata) &&				\
+	 (flags) == (MAP_SHARED | MAP_ANONYMOUS) ?				\
+		map_test_metadata(length) : (mmap)(addr, length, prot, flags, fd, offset))
 
 /* Guests may be emulated, with a kernel that checks every access it makes. */
 #undef TEST_TIMEOUT_DEFAULT
@@ -80,7 +81,7 @@ bool is_tracer(const struct bpf_program *prog);
 	unsigned int _i;							\
 										\
 	for (_i = 0; _i < sizeof(_progs) / sizeof(_progs[0]); _i++)		\
-		bpf_program__set_autoload(_progs[_i], true);			\
+		ASSERT_EQ(0, bpf_program__set_autoload(_progs[_i], true));	\
 } while (0)
 
 /* Load only @name of @obj. 0 or a negative errno; @log gets the verifier's log. */

@@ -419,7 +419,7 @@ static int load_far_jump(struct bpf_insn *insns, int slack, int map_fd)
 TEST_F(verifier, program_with_a_jump_near_the_limit_is_traced)
 {
 	/* The lookup takes 4 more by itself, the update as many. */
-	static const int slacks[] = { 4, 7, 8 };
+	static const int slacks[] = { 4, 7, 8, 9 };
 	struct bpf_insn *insns = calloc(FARTHEST + 64, sizeof(*insns));
 	struct bpf_program *prog;
 	int link, fd, i;

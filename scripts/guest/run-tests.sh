@@ -41,11 +41,13 @@ else
 	# An object counts as lost in the second scan that finds no pointer to it, and
 	# not before it is 5 s old.
 	SECONDS=0
-	echo scan > $kmemleak
+	echo scan > $kmemleak || lost=1
 	while ((SECONDS <= 5)); do sleep .2; done
-	echo scan > $kmemleak
-	leaks=$(cat $kmemleak)
-	if [[ -z $leaks ]]; then
+	echo scan > $kmemleak || lost=1
+	leaks=$(cat $kmemleak) || lost=1
+	if [[ -n ${lost:-} ]]; then
+		echo "not ok 1 - kmemleak: it has turned itself off"
+	elif [[ -z $leaks ]]; then
 		echo "ok 1 - kmemleak: nothing leaked"
 	else
 		while IFS= read -r line; do echo "# $line"; done <<< "$leaks"

@@ -67,7 +67,8 @@ guest_run() {
 	else
 		echo "# status $status; the end of the console ($log):"
 		# It may end in the middle of a line.
-		tail -n 60 "$log" | sed -e 's/^/# | /' -e '$a\'
+		tail -n 60 "$log" | sed 's/^/# | /'
+		echo
 		if [[ $status -eq 124 || $status -eq 137 ]]; then
 			echo "not ok 1 - guest: hangs, stopped after $GUEST_SECONDS s"
 		else

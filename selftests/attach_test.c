@@ -297,7 +297,7 @@ TEST_F(attach, map_that_programs_may_not_read_is_eperm)
 	self->info.map_fd = fd;
 	EXPECT_REFUSED(-EPERM);
 	close(fd);
-	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
+	EXPECT_TRUE(is_gone(bpf_map_get_next_id, id));
 }
 
 TEST_F(attach, exclusive_map_is_eperm)
@@ -313,7 +313,7 @@ TEST_F(attach, exclusive_map_is_eperm)
 	self->info.map_fd = fd;
 	EXPECT_REFUSED(-EPERM);
 	close(fd);
-	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
+	EXPECT_TRUE(is_gone(bpf_map_get_next_id, id));
 }
 
 /* Contract 10: what it takes to load any program of BPF_PROG_TYPE_TRACING */

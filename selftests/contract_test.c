@@ -193,8 +193,8 @@ static void expect_gone(struct __test_metadata *_metadata, FIXTURE_DATA(contract
 {
 	contract_bpf__destroy(self->skel);
 	self->skel = NULL;
-	EXPECT_TRUE(is_gone(bpf_prog_get_fd_by_id, prog_id)) TH_LOG("program %u", prog_id);
-	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, map_id)) TH_LOG("map %u", map_id);
+	EXPECT_TRUE(is_gone(bpf_prog_get_next_id, prog_id)) TH_LOG("program %u", prog_id);
+	EXPECT_TRUE(is_gone(bpf_map_get_next_id, map_id)) TH_LOG("map %u", map_id);
 }
 
 /* Contract 12 */

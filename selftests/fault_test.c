@@ -136,7 +136,7 @@ TEST_F_TIMEOUT(fault, attach, 400)
 		if (link >= 0)
 			close(link);
 		close(map);
-		EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id)) TH_LOG("allocation %d", nth);
+		EXPECT_TRUE(is_gone(bpf_map_get_next_id, id)) TH_LOG("allocation %d", nth);
 		/* The next one has to begin with a module that nothing holds. */
 		ASSERT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
 		ASSERT_EQ(0, map_trace_module_load());

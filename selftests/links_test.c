@@ -229,7 +229,7 @@ TEST_F(links, detached_link_lets_go_of_the_map)
 	close(map);
 	/* but not once it is detached. */
 	ASSERT_EQ(0, map_trace_detach(link));
-	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
+	EXPECT_TRUE(is_gone(bpf_map_get_next_id, id));
 	close(link);
 }
 
@@ -289,7 +289,7 @@ TEST_F(links, update_takes_over_the_references)
 	/* Nobody has the old one now, and the link alone the new one. */
 	close(old);
 	close(new);
-	EXPECT_TRUE(is_gone(bpf_prog_get_fd_by_id, old_id));
+	EXPECT_TRUE(is_gone(bpf_prog_get_next_id, old_id));
 	fd = bpf_prog_get_fd_by_id(new_id);
 	EXPECT_LE(0, fd);
 	close(fd);
@@ -301,7 +301,7 @@ TEST_F(links, update_takes_over_the_references)
 	new_id = id_of_program(new);
 	EXPECT_EQ(-EINVAL, map_trace_update(self->link, new, -1));
 	close(new);
-	EXPECT_TRUE(is_gone(bpf_prog_get_fd_by_id, new_id));
+	EXPECT_TRUE(is_gone(bpf_prog_get_next_id, new_id));
 }
 
 TEST_F(links, update_keeps_the_order)

@@ -306,17 +306,23 @@ __u32 id_of_program(int fd)
 	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
 }
 
-bool is_gone(int (*get_fd_by_id)(__u32 id), __u32 id)
+/*
+ * Without an fd: closing one would be another last reference of user space, and a
+ * PROG_ARRAY stays for good if that is dropped again while prog_array_map_clear()
+ * waits for its work.
+ */
+bool is_gone(int (*get_next_id)(__u32 start, __u32 *next), __u32 id)
 {
 	__u64 deadline = now_ns() + GONE_AFTER_MS * 1000000ULL;
 
 	/* What never was is not gone. */
 	while (id) {
-		int fd = get_fd_by_id(id);
+		__u32 next;
 
-		if (fd < 0)
+		if (get_next_id(id - 1, &next))
 			return errno == ENOENT;
-		close(fd);
+		if (next != id)
+			return true;
 		if (now_ns() > deadline)
 			break;
 		usleep(10000);
@@ -353,12 +359,12 @@ bool loaded_is_gone(struct loaded *loaded)
 	bool gone = true;
 
 	for (id = loaded->programs; *id; id++)
-		if (!is_gone(bpf_prog_get_fd_by_id, *id)) {
+		if (!is_gone(bpf_prog_get_next_id, *id)) {
 			fprintf(stderr, "# program %u is still there\n", *id);
 			gone = false;
 		}
 	for (id = loaded->maps; *id; id++)
-		if (!is_gone(bpf_map_get_fd_by_id, *id)) {
+		if (!is_gone(bpf_map_get_next_id, *id)) {
 			fprintf(stderr, "# map %u is still there\n", *id);
 			gone = false;
 		}

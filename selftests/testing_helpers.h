@@ -98,7 +98,7 @@ __u32 id_of_map(int fd);
 __u32 id_of_program(int fd);
 
 /* Whether what had this id goes away, some time after the last reference was dropped */
-bool is_gone(int (*get_fd_by_id)(__u32 id), __u32 id);
+bool is_gone(int (*get_next_id)(__u32 start, __u32 *next), __u32 id);
 
 /* The maps and programs of an object that is loaded, to see later that they went with it */
 struct loaded *note_loaded(const struct bpf_object *obj);

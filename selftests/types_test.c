@@ -110,7 +110,7 @@ static void close_tracers(struct __test_metadata *_metadata, const int tracers[2
 		__u32 id = id_of_program(tracers[i]);
 
 		close(tracers[i]);
-		EXPECT_TRUE(is_gone(bpf_prog_get_fd_by_id, id));
+		EXPECT_TRUE(is_gone(bpf_prog_get_next_id, id));
 	}
 }
 
@@ -202,7 +202,7 @@ TEST_F(types, attach_is_eopnotsupp)
 	/* With the map and the tracers still there, at once */
 	EXPECT_EQ(0, map_trace_module_unload());
 	close(map);
-	EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
+	EXPECT_TRUE(is_gone(bpf_map_get_next_id, id));
 }
 
 FIXTURE(types_traced) {
@@ -236,7 +236,7 @@ TEST_F(types_traced, delete_on_an_array_is_eopnotsupp)
 		EXPECT_EQ(0, count_links(self->tracers[1]));
 		EXPECT_EQ(0, map_trace_module_references());
 		close(map);
-		EXPECT_TRUE(is_gone(bpf_map_get_fd_by_id, id));
+		EXPECT_TRUE(is_gone(bpf_map_get_next_id, id));
 	}
 	EXPECT_EQ(0, map_trace_module_unload());
 }

@@ -12,7 +12,8 @@
 #	Test: BINARY FIXTURE.TEST, what has to fail
 #	Where: kernel, if it goes on top of patches/; else it is for the clone
 #	Shows: taint, if it is the kernel that complains, in the course of the
-#	       test; or death, if the guest may not live to see the result
+#	       test; death, if the guest may not live to see the result; or
+#	       "taint or death", if there is no telling which
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -155,9 +156,9 @@ judge() {
 	state=$(state "$log" "$name")
 	if [[ $seen == "not ok" ]]; then
 		verdict "$name" ok "caught by $test"
-	elif [[ $shows == taint && $state == tainted ]]; then
+	elif [[ $shows == *taint* && $state == tainted ]]; then
 		verdict "$name" ok "caught by the kernel in $test"
-	elif [[ $shows == death && -z $state ]]; then
+	elif [[ $shows == *death* && -z $state ]]; then
 		verdict "$name" ok "caught by $test: the guest dies"
 	elif [[ -n $seen ]]; then
 		verdict "$name" "not ok" "survives $test"

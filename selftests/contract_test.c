@@ -78,11 +78,26 @@ TEST_F(contract, contract_4_update_waits_for_the_old_program)
 	expect_wait_for_tracer(_metadata, self, true);
 }
 
+/* There were some, and each of them was traced. Closes the link. */
+static void expect_traced_interruptions(struct __test_metadata *_metadata,
+					FIXTURE_DATA(contract) *self, int link)
+{
+	__typeof__(self->skel->bss) bss = self->skel->bss;
+	struct map_trace_info info;
+
+	EXPECT_LT(0, bss->interruptions);
+	EXPECT_EQ(0, bss->interrupt_failures);
+	EXPECT_EQ(bss->interruptions, bss->traced_interruptions);
+	ASSERT_EQ(0, map_trace_get_info(link, &info));
+	EXPECT_EQ(0, info.missed);
+	EXPECT_EQ(0, info.failed);
+	close(link);
+}
+
 /* What interrupts a tracer is not recursion: its own operation is traced. */
 TEST_F(contract, contract_8_interrupt_of_a_tracer_is_traced)
 {
 	__typeof__(self->skel->bss) bss = self->skel->bss;
-	struct map_trace_info info;
 	int link, i;
 
 	ASSERT_EQ(0, pin_to_cpu(0));
@@ -96,20 +111,13 @@ TEST_F(contract, contract_8_interrupt_of_a_tracer_is_traced)
 		ASSERT_TRUE(wait_for_flag(&bss->interrupted, 10000));
 	}
 	TH_LOG("%u of %d tracers were interrupted", bss->interruptions, i);
-	EXPECT_LT(0, bss->interruptions);
-	EXPECT_EQ(0, bss->interrupt_failures);
-	EXPECT_EQ(bss->interruptions, bss->traced_interruptions);
-	ASSERT_EQ(0, map_trace_get_info(link, &info));
-	EXPECT_EQ(0, info.missed);
-	EXPECT_EQ(0, info.failed);
-	close(link);
+	expect_traced_interruptions(_metadata, self, link);
 }
 
 /* Nor is what does so where the kernel does not count it as an interrupt yet. */
 TEST_F(contract, contract_8_beginning_of_an_interrupt_of_a_tracer_is_traced)
 {
 	__typeof__(self->skel->bss) bss = self->skel->bss;
-	struct map_trace_info info;
 	struct bpf_link *probe;
 	int link;
 
@@ -120,19 +128,13 @@ TEST_F(contract, contract_8_beginning_of_an_interrupt_of_a_tracer_is_traced)
 	/* Longer than the clock takes to its next tick */
 	EXPECT_EQ(0, run_program(self->skel->progs.update, NULL, 0));
 	bpf_link__destroy(probe);
-	EXPECT_LT(0, bss->interruptions);
-	EXPECT_EQ(0, bss->interrupt_failures);
-	EXPECT_EQ(bss->interruptions, bss->traced_interruptions);
-	ASSERT_EQ(0, map_trace_get_info(link, &info));
-	EXPECT_EQ(0, info.missed);
-	close(link);
+	expect_traced_interruptions(_metadata, self, link);
 }
 
 /* Nor is a hardirq that interrupts the tracer of a softirq: neither is on a task's stack. */
 TEST_F(contract, contract_8_hardirq_in_a_tracer_of_a_softirq_is_traced)
 {
 	__typeof__(self->skel->bss) bss = self->skel->bss;
-	struct map_trace_info info;
 	struct bpf_link *clock;
 	int link, fd;
 
@@ -148,12 +150,7 @@ TEST_F(contract, contract_8_hardirq_in_a_tracer_of_a_softirq_is_traced)
 	ASSERT_TRUE(wait_for_flag(&bss->done, 10000));
 	bpf_link__destroy(clock);
 	ASSERT_EQ(0, bss->update_ret);
-	EXPECT_LT(0, bss->interruptions);
-	EXPECT_EQ(0, bss->interrupt_failures);
-	EXPECT_EQ(bss->interruptions, bss->traced_interruptions);
-	ASSERT_EQ(0, map_trace_get_info(link, &info));
-	EXPECT_EQ(0, info.missed);
-	close(link);
+	expect_traced_interruptions(_metadata, self, link);
 }
 
 TEST_F_TIMEOUT(contract, more_tracers_than_documented_are_e2big, 300)

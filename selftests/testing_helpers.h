@@ -15,8 +15,8 @@
 #include "map_trace_libbpf.h"
 
 /*
- * The harness maps a page of its own for the metadata of each test, for good. To copy
- * all of these mappings is most of a fork, and so of a test: give them one.
+ * The harness maps a page of its own for the metadata of each test, for good, and each
+ * test is two forks, which copy all of these mappings: give them one.
  */
 void *map_test_metadata(size_t size);
 #define mmap(addr, length, prot, flags, fd, offset)				\

@@ -8,7 +8,7 @@
 
 use crate::{
     bpf::{
-        map::{Map, TraceType},
+        map::{HasTracers, Map, TraceType},
         rcu::{RcuCell, ReadSide, Unpublished},
         scratch::Scratch,
         terminated_array::TerminatedArray,
@@ -51,6 +51,10 @@ pub(crate) struct TracerList {
     scratch: Scratch,
     /// The last level of a walk of the loop check that came by.
     visited: Atomic<u64>,
+}
+
+impl HasTracers for Map {
+    type Tracers = TracerList;
 }
 
 impl TracerList {

@@ -4,7 +4,6 @@
 //!
 //! C header: [`include/linux/bpf.h`](srctree/include/linux/bpf.h)
 
-use crate::tracer_list::TracerList;
 use core::{
     ffi::c_void,
     ptr::{self, NonNull},
@@ -50,12 +49,26 @@ impl TryFrom<u32> for TraceType {
     }
 }
 
+/// Names the type of a map's tracers.
+///
+/// The layer above implements it for [`Map`], as it is what knows that type. There can be only one
+/// such implementation: whoever reads, installs or frees the tracers of a map means the same type.
+pub(crate) trait HasTracers {
+    /// What is behind `map->tracers`.
+    type Tracers: Send + Sync;
+}
+
+/// The tracers of a map.
+type Tracers = <Map as HasTracers>::Tracers;
+
 /// A `struct bpf_map`.
 ///
 /// # Invariants
 ///
 /// The map has a non-zero `refcnt`, or it can be reached by the program or the system call that
-/// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`].
+/// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`] of this very
+/// module: one module is registered at a time, and none can follow it while a map still has tracers,
+/// which pin it.
 #[repr(transparent)]
 pub(crate) struct Map(Opaque<bindings::bpf_map>);
 
@@ -168,18 +181,18 @@ impl Map {
 
     /// The map's tracers, if it ever had one.
     #[inline(always)]
-    pub(crate) fn tracers(&self) -> Option<&TracerList> {
+    pub(crate) fn tracers(&self) -> Option<&Tracers> {
         // SAFETY: The map is alive. Written once, by cmpxchg, and read like READ_ONCE(); what is
         // behind it depends on the address.
-        let list = unsafe { ptr::addr_of!((*self.0.get()).tracers).read_volatile() };
-        // SAFETY: By the type invariants, this is null or a list that lives as long as the map.
-        unsafe { list.cast::<TracerList>().as_ref() }
+        let tracers = unsafe { ptr::addr_of!((*self.0.get()).tracers).read_volatile() };
+        // SAFETY: By the type invariants, this is null or a `Tracers` that lives as long as the map.
+        unsafe { tracers.cast::<Tracers>().as_ref() }
     }
 
     /// Gives the map its tracers, if it has none yet; else `new` is dropped.
     ///
     /// From here on the map pins the module.
-    pub(crate) fn install_tracers(&self, new: KBox<TracerList>) {
+    pub(crate) fn install_tracers(&self, new: KBox<Tracers>) {
         let new = KBox::into_raw(new);
         // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.
         // SAFETY: The map is alive, and `new` is valid until the map is freed.
@@ -188,6 +201,16 @@ impl Map {
             // SAFETY: `new` comes from `KBox::into_raw()` and was not used.
             drop(unsafe { KBox::from_raw(new) });
         }
+    }
+
+    /// Frees the tracers that a map had.
+    ///
+    /// # Safety
+    ///
+    /// `tracers` comes from [`Map::install_tracers`], and nobody can reach it.
+    pub(super) unsafe fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
+        // SAFETY: By the safety requirements, this is a `Tracers` that `KBox::into_raw()` returned.
+        drop(unsafe { KBox::from_raw(tracers.cast::<Tracers>()) });
     }
 
     /// The map's own update.

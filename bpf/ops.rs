@@ -11,7 +11,6 @@ use super::{
     prog::Prog,
     rcu::ReadSide,
 };
-use crate::tracer_list::TracerList;
 use core::{ffi::c_void, marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings,
@@ -76,7 +75,7 @@ pub(crate) struct LinkInfo {
     pub(crate) trace_type: u32,
     /// What `bpf_get_attach_cookie()` returns.
     pub(crate) cookie: u64,
-    /// How often the tracer was not run, see [`crate::tracer::Tracer::missed`].
+    /// How often the tracer was not run.
     pub(crate) missed: u64,
     /// How often the tracer returned 1.
     pub(crate) failed: u64,
@@ -363,14 +362,14 @@ impl<T: MapTracing> Registration<T> {
         0
     }
 
-    /// Frees the list of a map.
+    /// Frees the tracers of a map.
     ///
     /// # Safety
     ///
     /// `tracers` comes from [`Map::install_tracers`], and nobody can reach it.
     unsafe extern "C" fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
         // SAFETY: The map got this from `Map::install_tracers()`, and is gone.
-        drop(unsafe { KBox::from_raw(tracers.cast::<TracerList>()) });
+        unsafe { Map::free_tracers(tracers) };
     }
 }
 

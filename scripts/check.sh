@@ -53,6 +53,16 @@ for file in "${rust[@]}"; do
 		--config-path "$source/linux/.rustfmt.toml" --config skip_children=true "$file"
 done
 
+# bpf/ is the layer below: it names nothing of the rest of the crate.
+imports_nothing_from_above() {
+	local status=0
+	grep -rnP '\bcrate::(?!bpf::)|\bsuper::super::' bpf bpf.rs || status=$?
+	# Nothing was found, and nothing else went wrong.
+	[[ $status -eq 1 ]]
+}
+
+check "layers: bpf/ imports nothing from above" imports_nothing_from_above
+
 # --- the series
 checkpatch() {
 	(cd "$source/linux" && "$SCRIPTS/enter.sh" \

@@ -11,6 +11,7 @@
 #include "allocations.skel.h"
 #include "bench.h"
 #include "chain.skel.h"
+#include "helpers.h"
 #include "tracers.skel.h"
 
 #define ROUNDS 9
@@ -47,13 +48,6 @@ static int attach(int tracer, int map)
 	if (link < 0)
 		die("attach", link);
 	return link;
-}
-
-static int compare_times(const void *a, const void *b)
-{
-	__u64 x = *(const __u64 *)a, y = *(const __u64 *)b;
-
-	return x < y ? -1 : x > y;
 }
 
 /* The processor time that this thread has used: without what it has waited */

@@ -11,9 +11,11 @@
 #include <bpf/libbpf.h>
 
 #include "bench.h"
+#include "helpers.h"
 #include "tracers.skel.h"
 #include "workload.skel.h"
 
+#define MAX_ENTRIES 1024
 #define MAX_TRACERS 8
 
 /* What the keys of a trie begin with, as in workload.bpf.c */
@@ -338,13 +340,6 @@ static __u64 measure_round(struct cell *cell, bool empty)
 	else if (!empty)
 		single_system_calls(cell);
 	return clock_now() - start;
-}
-
-static int compare_times(const void *a, const void *b)
-{
-	__u64 x = *(const __u64 *)a, y = *(const __u64 *)b;
-
-	return x < y ? -1 : x > y;
 }
 
 /* The times of the rounds, in order */

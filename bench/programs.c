@@ -11,6 +11,7 @@
 #include <bpf/libbpf.h>
 
 #include "bench.h"
+#include "helpers.h"
 #include "workload.skel.h"
 
 #define ROUNDS 5

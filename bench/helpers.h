@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What every part of the benchmark needs: the clock, and where figures and errors go. */
+#ifndef HELPERS_H
+#define HELPERS_H
+
+#include <stdbool.h>
+
+#include <linux/types.h>
+
+/* What the clock counts: see clock_now() */
+extern bool count_instructions;
+
+/* On the emulated machine of "-icount shift=0" instructions, else nanoseconds */
+__u64 clock_now(void);
+
+/* One figure, on standard output; its name has parts, from the widest to the narrowest */
+void __attribute__((format(printf, 2, 3))) figure(double value, const char *name, ...);
+
+/* A line that says how far it got, on standard error */
+void __attribute__((format(printf, 1, 2))) progress(const char *format, ...);
+
+/* Say on standard error what failed, and end */
+void __attribute__((noreturn)) die(const char *what, int err);
+
+/* Whether this kernel has map tracing: the unpatched one has not */
+bool can_trace_maps(void);
+
+/* For qsort() */
+int compare_times(const void *a, const void *b);
+
+#endif

@@ -16,12 +16,8 @@
 #include <linux/filter.h>
 #include <linux/perf_event.h>
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-
-#include "map_trace_libbpf.h"
-
-/* Not testing_helpers.h: the harness wants to be in one file of a binary only. */
+#define WITHOUT_HARNESS
+#include "testing_helpers.h"
 
 #define GONE_AFTER_MS 30000
 

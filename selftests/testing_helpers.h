@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What every test of the suite needs. Include it first. */
+/*
+ * What every test of the suite needs. Include it first. The harness wants to be in one file
+ * of a binary only: the others define WITHOUT_HARNESS before.
+ */
 #ifndef TESTING_HELPERS_H
 #define TESTING_HELPERS_H
 
+#ifndef WITHOUT_HARNESS
 #include "kselftest_harness.h"
+#endif
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,10 +24,12 @@
  * test is two forks, which copy all of these mappings: give them one.
  */
 void *map_test_metadata(size_t size);
+#ifndef WITHOUT_HARNESS
 #define mmap(addr, length, prot, flags, fd, offset)				\
 	((length) == sizeof(struct __test_metadata) &&				\
 	 (flags) == (MAP_SHARED | MAP_ANONYMOUS) ?				\
 		map_test_metadata(length) : (mmap)(addr, length, prot, flags, fd, offset))
+#endif
 
 /* Guests may be emulated, with a kernel that checks every access it makes. */
 #undef TEST_TIMEOUT_DEFAULT

@@ -117,7 +117,6 @@ TEST_F(contract, contract_8_interrupt_of_a_tracer_is_traced)
 /* Nor is what does so where the kernel does not count it as an interrupt yet. */
 TEST_F(contract, contract_8_beginning_of_an_interrupt_of_a_tracer_is_traced)
 {
-	__typeof__(self->skel->bss) bss = self->skel->bss;
 	struct bpf_link *probe;
 	int link;
 

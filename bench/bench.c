@@ -5,7 +5,8 @@
  *	<name>	<value>
  *
  * "bench instructions" is for a guest in which a nanosecond of its clocks is one
- * instruction, "bench nanoseconds" for any other.
+ * instruction, "bench nanoseconds" for any other. "bench interpreter" counts instructions
+ * where the kernel has one.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -27,16 +28,21 @@ int main(int argc, char **argv)
 {
 	struct rlimit files = { 16384, 16384 };
 
-	if (argc != 2 || (strcmp(argv[1], "instructions") && strcmp(argv[1], "nanoseconds"))) {
-		fprintf(stderr, "usage: %s instructions|nanoseconds\n", argv[0]);
+	if (argc != 2 || (strcmp(argv[1], "instructions") && strcmp(argv[1], "nanoseconds") &&
+			  strcmp(argv[1], "interpreter"))) {
+		fprintf(stderr, "usage: %s instructions|nanoseconds|interpreter\n", argv[0]);
 		return 2;
 	}
-	count_instructions = !strcmp(argv[1], "instructions");
+	count_instructions = strcmp(argv[1], "nanoseconds");
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	libbpf_set_print(only_errors);
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		die("RLIMIT_NOFILE", errno);
 
+	if (!strcmp(argv[1], "interpreter")) {
+		bench_interpreter();
+		return 0;
+	}
 	bench_operations();
 	bench_programs();
 	if (can_trace_maps())

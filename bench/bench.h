@@ -4,6 +4,8 @@
 #define BENCH_H
 
 void bench_operations(void);
+/* Needs a kernel with an interpreter, and turns the JIT off meanwhile. */
+void bench_interpreter(void);
 void bench_links(void);
 void bench_programs(void);
 

@@ -70,6 +70,19 @@ bool can_trace_maps(void)
 	return can;
 }
 
+void set_sysctl(const char *path, const char *value, char *old, size_t old_size)
+{
+	FILE *file = fopen(path, "r+");
+
+	if (!file)
+		die(path, errno);
+	if (old && !fgets(old, old_size, file))
+		die(path, errno);
+	rewind(file);
+	if (fputs(value, file) < 0 || fclose(file))
+		die(path, errno);
+}
+
 int compare_times(const void *a, const void *b)
 {
 	__u64 x = *(const __u64 *)a, y = *(const __u64 *)b;

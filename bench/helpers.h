@@ -4,6 +4,7 @@
 #define HELPERS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <linux/types.h>
 
@@ -24,6 +25,9 @@ void __attribute__((noreturn)) die(const char *what, int err);
 
 /* Whether this kernel has map tracing: the unpatched one has not */
 bool can_trace_maps(void);
+
+/* Write to a file of /proc/sys; what was there, cut, goes to @old, if that is given. */
+void set_sysctl(const char *path, const char *value, char *old, size_t old_size);
 
 /* For qsort() */
 int compare_times(const void *a, const void *b);

@@ -71,6 +71,22 @@ enum origin { FROM_PROGRAM, FROM_SYSCALL };
 
 static const char * const origin_names[] = { "program", "syscall" };
 
+/* How the programs are made that do the operations */
+struct way {
+	const char *name;	/* behind that of the operation */
+	const char *path;	/* of the sysctl that has to be set, with its value */
+	const char *value;
+	bool interpreted;
+};
+
+static const struct way jited = { "" };
+static const struct way hardened = {
+	", bpf_jit_harden=2", "/proc/sys/net/core/bpf_jit_harden", "2",
+};
+static const struct way interpreted = {
+	", interpreted", "/proc/sys/net/core/bpf_jit_enable", "0", .interpreted = true,
+};
+
 /* What is done to each element; the figures of batches are for one element, too. */
 struct operation {
 	const char *name;
@@ -105,11 +121,11 @@ struct setting {
 static const struct setting settings[] = {
 	{ "untraced", NO_MAP, NULL, 0 },
 	{ "bystander", BYSTANDER, "map_trace", 1 },
+	{ "detached", MEASURED_BEFORE, "map_trace", 1 },
 	{ "tracers_1", MEASURED, "map_trace", 1 },
 	{ "tracers_2", MEASURED, "map_trace", 2 },
 	{ "tracers_4", MEASURED, "map_trace", 4 },
 	{ "tracers_8", MEASURED, "map_trace", 8 },
-	{ "detached", MEASURED_BEFORE, "map_trace", 1 },
 	{ "fentry_bystander", BYSTANDER, "fentry", 1 },
 	{ "fentry", MEASURED, "fentry", 1 },
 	{ "fexit_bystander", BYSTANDER, "fexit", 1 },
@@ -120,12 +136,14 @@ static const struct setting settings[] = {
 
 /* A cell of the table: all that a measurement needs */
 struct cell {
+	const struct way *way;
 	const struct map_kind *kind;
 	const struct operation *operation;
 	enum origin origin;
 	const struct setting *setting;
 
 	struct workload_bpf *workload;
+	struct bpf_program *empty, *update, *delete;
 	struct tracers_bpf *tracers;
 	struct bpf_link *links[MAX_TRACERS];
 	__u32 operations;	/* in a round */
@@ -160,6 +178,18 @@ static void set_up_map(struct bpf_map *map, const struct map_kind *kind)
 		die("map", errno);
 }
 
+/* What is measured is what is meant. */
+static void check_way(const struct cell *cell)
+{
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+
+	if (bpf_prog_get_info_by_fd(bpf_program__fd(cell->update), &info, &len))
+		die("program info", errno);
+	if (!info.jited_prog_len != cell->way->interpreted)
+		die(cell->way->interpreted ? "the JIT is on" : "the JIT is off", ENOTSUP);
+}
+
 static void load_workload(struct cell *cell)
 {
 	struct workload_bpf *workload = workload_bpf__open();
@@ -171,8 +201,21 @@ static void load_workload(struct cell *cell)
 	workload->rodata->operations = cell->operations;
 	workload->rodata->keys = cell->kind->keys;
 	workload->rodata->trie = is_trie(cell->kind);
+	if (cell->way->interpreted) {
+		cell->empty = workload->progs.interpret_empty;
+		cell->update = workload->progs.interpret_update;
+		cell->delete = workload->progs.interpret_delete;
+	} else {
+		cell->empty = workload->progs.run_empty;
+		cell->update = workload->progs.run_update;
+		cell->delete = workload->progs.run_delete;
+	}
+	bpf_program__set_autoload(cell->empty, true);
+	bpf_program__set_autoload(cell->update, true);
+	bpf_program__set_autoload(cell->delete, true);
 	if (workload_bpf__load(workload))
 		die("load of the workload", errno);
+	check_way(cell);
 	cell->workload = workload;
 }
 
@@ -332,9 +375,7 @@ static __u64 measure_round(struct cell *cell, bool empty)
 	__u64 start = clock_now();
 
 	if (cell->origin == FROM_PROGRAM)
-		run(empty ? cell->workload->progs.run_empty :
-		    cell->operation->deletes ? cell->workload->progs.run_delete :
-					       cell->workload->progs.run_update);
+		run(empty ? cell->empty : cell->operation->deletes ? cell->delete : cell->update);
 	else if (!empty && cell->operation->batch)
 		batch_system_call(cell);
 	else if (!empty)
@@ -351,7 +392,7 @@ static void measure_rounds(struct cell *cell, bool empty, __u64 times[ROUNDS])
 		__u64 time;
 
 		if (cell->operation->deletes && !empty)
-			run(cell->workload->progs.run_update);
+			run(cell->update);
 		time = measure_round(cell, empty);
 		if (i >= 0)
 			times[i] = time;
@@ -401,10 +442,12 @@ static __u32 operations_of_round(const struct map_kind *kind, const struct opera
 	return kind->keys / 4;
 }
 
-static void measure(const struct map_kind *kind, const struct operation *operation,
-		    enum origin origin, const struct setting *setting, const char *name)
+static void measure(const struct way *way, const struct map_kind *kind,
+		    const struct operation *operation, enum origin origin,
+		    const struct setting *setting, const char *name)
 {
 	struct cell cell = {
+		.way = way,
 		.kind = kind,
 		.operation = operation,
 		.origin = origin,
@@ -417,15 +460,15 @@ static void measure(const struct map_kind *kind, const struct operation *operati
 	load_workload(&cell);
 	measure_rounds(&cell, true, empty);
 	/* Every cell begins with the same map. */
-	run(cell.workload->progs.run_update);
+	run(cell.update);
 	if (setting->subject != NO_MAP)
 		load_and_attach_tracers(&cell);
 	if (setting->subject == MEASURED_BEFORE)
 		detach_tracers(&cell);
 
 	measure_rounds(&cell, false, times);
-	figure((times[0] - empty[0]) / count, "operations/%s %s from %s/%s", kind->name,
-	       operation->name, origin_names[origin], name);
+	figure((times[0] - empty[0]) / count, "operations/%s %s from %s%s/%s", kind->name,
+	       operation->name, origin_names[origin], way->name, name);
 	if (!count_instructions) {
 		figure((times[ROUNDS / 4] - empty[ROUNDS / 2]) / count,
 		       "quartiles/%s %s from %s/%s/1", kind->name, operation->name,
@@ -472,12 +515,33 @@ static void measure_row(const struct map_kind *kind, const struct operation *ope
 
 	progress("%s of %s, from a %s", operation->name, kind->name, origin_names[origin]);
 	if (!can_trace_maps()) {
-		measure(kind, operation, origin, &settings[0], "unpatched");
+		measure(&jited, kind, operation, origin, &settings[0], "unpatched");
 		return;
 	}
 	for (i = 0; i < COUNT_OF(settings); i++)
 		if (hook_runs(kind, operation, origin, settings[i].hook))
-			measure(kind, operation, origin, &settings[i], settings[i].name);
+			measure(&jited, kind, operation, origin, &settings[i], settings[i].name);
+}
+
+/* What an operation of a hash map costs that is not traced, by programs made in another way */
+static void measure_untraced(const struct way *way)
+{
+	static const struct operation * const operations[] = { &update, &delete };
+	char old[8];
+	size_t i, j;
+
+	set_sysctl(way->path, way->value, old, sizeof(old));
+	for (i = 0; i < COUNT_OF(operations); i++) {
+		progress("%s of %s%s", operations[i]->name, map_kinds[0].name, way->name);
+		if (!can_trace_maps())
+			measure(way, &map_kinds[0], operations[i], FROM_PROGRAM, &settings[0],
+				"unpatched");
+		else
+			for (j = 0; settings[j].subject != MEASURED; j++)
+				measure(way, &map_kinds[0], operations[i], FROM_PROGRAM,
+					&settings[j], settings[j].name);
+	}
+	set_sysctl(way->path, old, NULL, 0);
 }
 
 /*
@@ -508,4 +572,11 @@ void bench_operations(void)
 	}
 	for (i = 0; i < COUNT_OF(by_syscall_only); i++)
 		measure_row(&map_kinds[0], &by_syscall_only[i], FROM_SYSCALL);
+	if (count_instructions)
+		measure_untraced(&hardened);
+}
+
+void bench_interpreter(void)
+{
+	measure_untraced(&interpreted);
 }

@@ -53,23 +53,41 @@ static long delete(__u32 i, void *context)
 	return 0;
 }
 
-SEC("raw_tp")
+SEC("?raw_tp")
 int run_empty(void *ctx)
 {
 	return bpf_loop(operations, empty, NULL, 0);
 }
 
-SEC("raw_tp")
+SEC("?raw_tp")
 int run_update(void *ctx)
 {
 	return bpf_loop(operations, update, NULL, 0);
 }
 
-SEC("raw_tp")
+SEC("?raw_tp")
 int run_delete(void *ctx)
 {
 	return bpf_loop(operations, delete, NULL, 0);
 }
+
+#define MAX_OPERATIONS 1024
+
+/* The same for the interpreter, which runs no callbacks */
+#define INTERPRETED(name)							\
+SEC("?raw_tp")									\
+int interpret_##name(void *ctx)							\
+{										\
+	__u32 i;								\
+										\
+	for (i = 0; i < MAX_OPERATIONS && i < operations; i++)			\
+		name(i, NULL);							\
+	return 0;								\
+}
+
+INTERPRETED(empty)
+INTERPRETED(update)
+INTERPRETED(delete)
 
 /* The size of its code is measured: as small as a program with an update can be. */
 SEC("raw_tp")

@@ -32,12 +32,14 @@ REFERENCE = "hash update from program"
 UNTRACED_BUDGET = 4
 TRACED_BUDGET = 100
 FURTHER_TRACER_BUDGET = 35
+# The load of a program, of what it takes on the unpatched kernel
+LOAD_BUDGET = 1.02
 # Their tracers run once for each CPU, which is not the way of all others.
 EACH_CPU_ROWS = [f"{kind} update from syscall"
                  for kind in ("percpu_hash", "lru_percpu_hash", "percpu_array")]
-EACH_CPU_BUDGET = 190
+EACH_CPU_BUDGET = 195
 # Known to be over the budgets, without tracers and with the first one: by so much
-KNOWN_OVER = {"hash lookup_and_delete_batch from syscall": (2, 8)}
+KNOWN_OVER = {"hash lookup_and_delete_batch from syscall": (2, 13)}
 # Most figures are the same in each run. See ../Documentation/cost.rst for those that are not.
 TOLERANCE = 1
 VARYING = {"rhash": 30}
@@ -78,9 +80,14 @@ def collect(results):
     """All figures of a run, of both kernels."""
     figures = {"versions": versions(results / "versions")}
     for kernel in "patched", "unpatched":
-        lines = read_lines(results / kernel)
-        if not lines:
-            sys.exit(f"{results / kernel}: no figures")
+        lines = {}
+        # Of the interpreter's kernel there are rows of the table, and nothing else.
+        for path in results / kernel, results / f"{kernel}-interpreter":
+            if path.name == kernel or path.exists():
+                of_guest = read_lines(path)
+                if not of_guest:
+                    sys.exit(f"{path}: no figures")
+                lines |= of_guest
         for name, value in lines.items():
             if name.startswith("operations/"):
                 insert(figures, name, value)
@@ -108,7 +115,7 @@ def locked_instructions(path):
         header = re.fullmatch(r"[0-9a-f]+ <(.*)>:", line)
         if header:
             name = header.group(1)
-            function = name if re.search(r"^_R.*Registration.*E11(update|delete)_elem", name) else None
+            function = name if re.search(r"^_R.*Registration.*11(update|delete)_elem", name) else None
             if function:
                 found[function] = []
         elif function and re.search(r"\block\b|\bxchg[a-z]*\b.*\(", line):
@@ -300,6 +307,9 @@ def check_budgets(checks, figures):
             checks.at_most(round(row[column] - row["unpatched"], 1),
                            UNTRACED_BUDGET + untraced_over + varies,
                            f"budget: {name}, {TITLES[column]}, over the unpatched kernel")
+        # Of some rows only what is not traced is measured.
+        if "tracers_1" not in row:
+            continue
         budget = EACH_CPU_BUDGET if name in EACH_CPU_ROWS else TRACED_BUDGET
         checks.at_most(round(row["tracers_1"] - row["untraced"], 1),
                        budget + traced_over + varies,
@@ -310,9 +320,14 @@ def check_budgets(checks, figures):
                            f"budget: {name}, each further of {more} tracers")
 
     before, after = figures["unpatched"]["size"], figures["patched"]["size"]
-    for form in "xlated", "jited":
-        checks.check(before["program without"][form] == after["program without"][form],
-                     f"budget: a program without map operations, {form}, does not change")
+    for program in "program with one update", "program without":
+        for form in "xlated", "jited":
+            checks.check(before[program][form] == after[program][form],
+                         f"budget: a {program}, {form}, has the size that it has unpatched")
+    before, after = figures["unpatched"]["load"], figures["patched"]["load"]
+    for calls in after:
+        checks.at_most(after[calls], round(before[calls] * LOAD_BUDGET, 1),
+                       f"budget: load of a program with {calls}, 2 % over the unpatched kernel")
 
     loop_check = figures["patched"]["loop_check"]
     one = (loop_check["100"] - loop_check["0"]) / 100
@@ -325,7 +340,7 @@ def check_budgets(checks, figures):
             checks.at_most(many, round(few * 1.5, 1),
                            f"budget: {what} among 1000 links, {unit}, half more than alone")
 
-    checks.check(len(figures["locked"]) == 2, "disassembly: both trampolines are found")
+    checks.check(len(figures["locked"]) == 6, "disassembly: the trampolines are found")
     for function, instructions in figures["locked"].items():
         checks.check(not instructions, f"budget: no locked instruction in {function} {instructions}")
 

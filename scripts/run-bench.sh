@@ -6,6 +6,7 @@
 #	check	compares with the budgets and with Documentation/cost.json; TAP,
 #		the last line is "N passed, N failed, N skipped"
 #	save	puts figures, tables and plot into Documentation/
+# INTERPRETER=1 adds rows for the interpreter, on two more kernels.
 # Where KVM works, and with BENCH_TIME=1 to see that it would, measures time, too.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -14,15 +15,17 @@ mode=${1:-}
 # For one guest; a run takes a few minutes.
 BENCH_SECONDS=${BENCH_SECONDS:-900}
 
-files=$("$SCRIPTS/guest-files.sh" release bench)
-eval "$files"
-patched=$KERNEL_BUILD
-lock "$(dirname "$patched").lock" shared
-use_kernel base release
-unpatched=$KERNEL_BUILD
 results=$BUILD/bench-results
 rm -rf "$results"
 mkdir -p "$results"
+
+# use_kernels CONFIG: builds both kernels and the benchmark, and keeps the kernels.
+use_kernels() {
+	use_guest_files "$1" bench
+	patched=$KERNEL_BUILD
+	use_kernel base "$1"
+	unpatched=$KERNEL_BUILD
+}
 
 # One guest nanosecond is one guest instruction. Nothing else about the time of
 # an emulated machine means anything.
@@ -47,23 +50,36 @@ measure() {
 	tr -d '\r' < "$results/$name.new" > "$results/$name"
 }
 
+# count CONFIG WHAT: both kernels, each in a guest.
+count() {
+	local bench=$BUILD/bench-$1/bench other
+	# In a process group of its own, that can be ended with all that is in it.
+	set -m
+	(
+		unset MAP_TRACE_KO MAP_TRACE_MODULES
+		ACCEL=tcg measure "unpatched${3:-}" "$unpatched" "$bench $2" "${icount[@]}"
+	) &
+	other=$!
+	set +m
+	# shellcheck disable=SC2064 # that one
+	trap "kill -- -$other 2> /dev/null; run_exit_commands" EXIT
+	ACCEL=tcg measure "patched${3:-}" "$patched" "insmod \$MAP_TRACE_KO && $bench $2" "${icount[@]}"
+	wait "$other"
+	trap run_exit_commands EXIT
+}
+
+# Distributions leave the interpreter out: it has a kernel for its rows alone.
+if [[ -n ${INTERPRETER:-} ]]; then
+	use_kernels interpreter
+	say "counting instructions of the interpreter in two guests (logs: $LOGS/bench-*-kernel.log)"
+	count interpreter interpreter -interpreter
+fi
+
+use_kernels release
+say "counting instructions in two guests (logs: $LOGS/bench-*-kernel.log)"
+count release instructions
 bench=$BUILD/bench-release/bench
 traced="insmod \$MAP_TRACE_KO && $bench"
-
-say "counting instructions in two guests (logs: $LOGS/bench-*-kernel.log)"
-# In a process group of its own, that can be ended with all that is in it.
-set -m
-(
-	unset MAP_TRACE_KO MAP_TRACE_MODULES
-	ACCEL=tcg measure unpatched "$unpatched" "$bench instructions" "${icount[@]}"
-) &
-other=$!
-set +m
-# shellcheck disable=SC2064 # that one
-trap "kill -- -$other 2> /dev/null" EXIT
-ACCEL=tcg measure patched "$patched" "$traced instructions" "${icount[@]}"
-wait "$other"
-trap - EXIT
 
 if [[ $("$SCRIPTS/accel.sh" "$patched/arch/x86/boot/bzImage") == kvm || -n ${BENCH_TIME:-} ]]; then
 	say "measuring time"

@@ -18,4 +18,5 @@ pub(crate) mod ops;
 pub(crate) mod prog;
 pub(crate) mod rcu;
 pub(crate) mod scratch;
+pub(crate) mod stack;
 pub(crate) mod terminated_array;

@@ -8,24 +8,55 @@
 use crate::{
     bpf::{
         context::{EnteredRunContext, PreemptGuard, RunContext},
-        operation::{Caller, Operation},
+        map::Map,
+        operation::{Caller, Operation, Reusable},
         prog::Context,
         rcu::ReadSide,
-        scratch::StackRoom,
+        scratch::{Room, StackRoom, LITTLE_STACK, MUCH_STACK},
+        stack,
     },
     tracer_list::TracerList,
 };
 use kernel::{ffi::c_long, sync::rcu};
 
-/// Does `operation`, then runs its tracers.
+/// Does `operation`, then runs its tracers. There is room for them on the stack.
 ///
 /// Context: any, NMI included; under RCU or RCU tasks trace.
 #[inline(always)]
 pub(crate) fn trampoline<O: Operation>(operation: O, caller: Caller<'_>) -> c_long {
     match caller {
         Caller::Plain(rcu) => perform_and_trace(operation, rcu),
-        Caller::Other { copy: false } => lock_and_trace(operation),
-        Caller::Other { copy: true } => copy_and_trace(operation),
+        Caller::Sleepable => lock_and_trace(operation),
+        Caller::Copy => copy_and_trace(operation),
+    }
+}
+
+/// Does `operation`, and counts it as missed by its tracers.
+///
+/// It takes as little of the stack as can be.
+///
+/// Context: any, NMI included; under RCU or RCU tasks trace.
+#[inline(always)]
+pub(crate) fn perform_only<O: Operation>(operation: O) -> c_long {
+    let err = operation.perform();
+
+    if err == 0 {
+        count_missed::<O>(operation.map());
+    }
+    err
+}
+
+/// Counts an operation that the tracers do not get to see.
+#[cold]
+#[inline(never)]
+fn count_missed<O: Operation>(map: &Map) {
+    let rcu = rcu::Guard::new();
+    let rcu = ReadSide::from(&rcu);
+
+    if let Some(list) = map.tracers() {
+        for tracer in list.read(O::TYPE, rcu).iter() {
+            tracer.count_missed(rcu);
+        }
     }
 }
 
@@ -34,6 +65,9 @@ pub(crate) fn trampoline<O: Operation>(operation: O, caller: Caller<'_>) -> c_lo
 ///
 /// Context: any.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
+    if !stack::has_room() {
+        return count_missed::<O>(operation.map());
+    }
     if let Some(list) = operation.map().tracers() {
         run_tracers(list, &mut operation.context(), cpu, rcu);
     }
@@ -65,30 +99,50 @@ fn lock_and_trace<O: Operation>(operation: O) -> c_long {
 
 /// As [`lock_and_trace`], for arguments that the operation itself may let go of.
 ///
-/// The operation gets the copy, too, so that both see the same where somebody writes to the
-/// original.
-#[cold]
-#[inline(never)]
+/// The operation gets the copies, too, so that both see the same where somebody writes to the
+/// original. It has them on the stack meanwhile: what may nest is kept small.
+#[inline(always)]
 fn copy_and_trace<O: Operation>(operation: O) -> c_long {
     let Some(list) = operation.map().tracers() else {
         return operation.perform();
     };
-    let rcu = rcu::Guard::new();
-    let rcu = ReadSide::from(&rcu);
-    let mut stack = StackRoom::new();
+    let reusable = operation.reusable();
 
-    if let Some(mut room) = list.scratch().room(&mut stack) {
-        return perform_and_trace(operation.copy_args(&mut room), rcu);
-    }
-
-    let err = operation.perform();
-    if err == 0 {
-        // There was no room for a copy of its arguments.
-        for tracer in list.read(O::TYPE, rcu).iter() {
-            tracer.count_missed(rcu);
+    match list.scratch().size_of(reusable) {
+        0 => lock_and_trace(operation),
+        1..=LITTLE_STACK => copy_to_stack::<O, LITTLE_STACK>(operation, list, reusable),
+        1..=MUCH_STACK if stack::is_half_free() => {
+            copy_to_stack::<O, MUCH_STACK>(operation, list, reusable)
         }
+        _ => copy_to_slot(operation, list, reusable),
     }
-    err
+}
+
+#[cold]
+#[inline(never)]
+fn copy_to_stack<O: Operation, const SIZE: usize>(
+    operation: O,
+    list: &TracerList,
+    reusable: Reusable,
+) -> c_long {
+    let mut room = StackRoom::<SIZE>::new();
+
+    trace_copy(operation, list.scratch().on_stack(&mut room, reusable))
+}
+
+#[cold]
+#[inline(never)]
+fn copy_to_slot<O: Operation>(operation: O, list: &TracerList, reusable: Reusable) -> c_long {
+    trace_copy(operation, list.scratch().in_slot(reusable))
+}
+
+/// Where there is no room, only does the operation.
+#[inline(always)]
+fn trace_copy<O: Operation>(operation: O, room: Option<Room<'_>>) -> c_long {
+    match room {
+        Some(mut room) => lock_and_trace(operation.copy_args(&mut room)),
+        None => perform_only(operation),
+    }
 }
 
 /// Runs the tracers of an operation that has succeeded.

@@ -86,6 +86,16 @@ impl MapTracing for MapTrace {
         helpers::trampoline(delete, caller)
     }
 
+    #[inline(always)]
+    fn update_elem_only(update: Update<'_>) -> c_long {
+        helpers::perform_only(update)
+    }
+
+    #[inline(always)]
+    fn delete_elem_only(delete: Delete<'_>) -> c_long {
+        helpers::perform_only(delete)
+    }
+
     fn updated(update: Update<'_>, cpu: u32, rcu: ReadSide<'_>) {
         helpers::trace_done(update, Some(cpu), rcu);
     }

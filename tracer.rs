@@ -4,7 +4,7 @@
 
 use crate::{
     bpf::{
-        context::{CookieFirst, EnteredRunContext, PreemptGuard, StackLeft},
+        context::{CookieFirst, EnteredRunContext, PreemptGuard},
         map::Map,
         prog::{AttachedProg, Context, Prog},
         rcu::ReadSide,
@@ -24,11 +24,11 @@ use kernel::{
 /// The program's answer where it could not follow the operation.
 const COULD_NOT_FOLLOW: u32 = 1;
 
-/// How deep tracers may nest, one run by what the other one does.
+/// How deep tracers may nest, one run by what the other one does, as far as the stack lasts.
 pub(crate) const MAX_NESTING: usize = 8;
 
-/// The same in an interrupt, where there is less room on the stack.
-const MAX_NESTING_LITTLE_STACK: usize = 3;
+/// The same in an interrupt, which others wait for.
+const MAX_NESTING_INTERRUPT: usize = 3;
 
 /// A tracer, shared by its link and by the list of the map.
 #[repr(C)]
@@ -61,7 +61,8 @@ impl Tracer {
         self.cookie
     }
 
-    /// How often it was not run: recursion, the nesting limit, no room for a copy of the arguments.
+    /// How often it was not run: recursion, the nesting limit, too little of a stack, no room for a
+    /// copy of the arguments.
     pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Relaxed) as u64
     }
@@ -141,7 +142,7 @@ impl Tracer {
         let (depth, running) = run_ctx.outer(self);
 
         // Only asked for where some have led to this.
-        if running || (depth != 0 && depth >= max_nesting(run_ctx.stack_left(preempt))) {
+        if running || (depth != 0 && depth >= max_nesting(run_ctx.is_in_interrupt())) {
             return self.count_missed(rcu);
         }
         run_ctx.set_tracer(self);
@@ -153,10 +154,10 @@ impl Tracer {
 }
 
 /// How many tracers may lead to each other.
-fn max_nesting(stack_left: StackLeft) -> usize {
-    match stack_left {
-        StackLeft::Much => MAX_NESTING,
-        StackLeft::Little => MAX_NESTING_LITTLE_STACK,
-        StackLeft::None => 0,
+fn max_nesting(in_interrupt: bool) -> usize {
+    if in_interrupt {
+        MAX_NESTING_INTERRUPT
+    } else {
+        MAX_NESTING
     }
 }

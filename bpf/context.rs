@@ -14,25 +14,6 @@ pub(crate) const CONTEXT_LEVELS: usize = bindings::BPF_MAP_TRACE_CONTEXTS as usi
 /// Tells that a run context has another one outside, in the pointer to it.
 const NESTED: usize = bindings::BPF_MAP_TRACE_NESTED as usize;
 
-/// What [`PreemptGuard::context_level`] is in a hardirq; in an NMI it is one more.
-const HARDIRQ_LEVEL: usize = 2;
-
-/// What a tracer, its operation and what the kernel does for that take of a stack, in bytes. A
-/// program has 512 bytes, with its callbacks up to twice that, and a copy of the arguments 256.
-const STACK_OF_TRACER: usize = 4096;
-
-/// How much of the stack is left for tracers of what tracers do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StackLeft {
-    /// It is that of a task, and most likely most of it.
-    Much,
-    /// It is that of interrupts, which all levels of them share, or that of an NMI, or a breakpoint
-    /// on any of them.
-    Little,
-    /// Not enough for one.
-    None,
-}
-
 /// Preemption is off while this exists.
 pub(crate) struct PreemptGuard(NotThreadSafe);
 
@@ -99,15 +80,20 @@ impl RunContext {
 
     /// Makes this the run context of whatever runs here.
     #[cold]
-    pub(crate) fn enter_nested<'a>(&'a mut self, _preempt: &'a PreemptGuard) -> Nested<'a> {
+    pub(crate) fn enter_nested<'a>(&'a mut self, preempt: &'a PreemptGuard) -> Nested<'a> {
         let this = self.0.as_mut_ptr();
+        // SAFETY: Preemption is off.
+        let level = unsafe { bindings::bpf_map_trace_level() };
         // SAFETY: Preemption is off, and as long as the guard is borrowed the pointer stays that of
         // this CPU. What interrupts us leaves it as it was.
-        let innermost = unsafe { bindings::bpf_map_trace_this_innermost() };
+        let innermost = unsafe { bindings::bpf_map_trace_this_innermost(level) };
         // SAFETY: As above.
         let old = unsafe { *innermost };
+        // What a breakpoint leads to belongs to another context than it seems, and some of them have
+        // a stack of their own.
+        let is_breakpoint = usize::from(level) != preempt.context_level();
         // The first and the last functions of an interrupt run before it counts as one, and after.
-        let interrupts = is_on_task_stack(old) && !is_on_task_stack(this.addr());
+        let interrupts = !is_breakpoint && is_on_task_stack(old) && !is_on_task_stack(this.addr());
 
         // SAFETY: As above, and `this` is room for it. Volatile: it is complete before it can be
         // found.
@@ -124,6 +110,7 @@ impl RunContext {
             current: CurrentRunContext::set(this),
             innermost,
             old,
+            interrupt: level != 0,
         }
     }
 }
@@ -177,8 +164,8 @@ pub(crate) trait EnteredRunContext {
     /// How many tracers have led to this, and whether `tracer` is one of them.
     fn outer<T: CookieFirst>(&self, tracer: &T) -> (usize, bool);
 
-    /// What is left of the stack here.
-    fn stack_left(&self, preempt: &PreemptGuard) -> StackLeft;
+    /// Whether this is in an interrupt, or in what an NMI calls.
+    fn is_in_interrupt(&self) -> bool;
 
     /// Notes that `tracer` runs now.
     fn set_tracer<T: CookieFirst>(&mut self, tracer: &T);
@@ -211,8 +198,8 @@ impl EnteredRunContext for Outermost<'_> {
     }
 
     #[inline(always)]
-    fn stack_left(&self, _preempt: &PreemptGuard) -> StackLeft {
-        StackLeft::Much
+    fn is_in_interrupt(&self) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -239,6 +226,7 @@ pub(crate) struct Nested<'a> {
     current: CurrentRunContext<'a>,
     innermost: *mut usize,
     old: usize,
+    interrupt: bool,
 }
 
 impl EnteredRunContext for Nested<'_> {
@@ -268,18 +256,8 @@ impl EnteredRunContext for Nested<'_> {
         (count, running)
     }
 
-    fn stack_left(&self, preempt: &PreemptGuard) -> StackLeft {
-        let here = self.current.this.addr();
-
-        if !is_on_task_stack(here) {
-            StackLeft::Little
-        } else if !is_on_task_stack(here.wrapping_sub(STACK_OF_TRACER)) {
-            StackLeft::None
-        } else if preempt.context_level() >= HARDIRQ_LEVEL {
-            StackLeft::Little
-        } else {
-            StackLeft::Much
-        }
+    fn is_in_interrupt(&self) -> bool {
+        self.interrupt
     }
 
     #[inline(always)]

@@ -162,20 +162,16 @@ impl Map {
         unsafe { bindings::bpf_map_can_trace(self.0.get(), trace_type as u32) }
     }
 
-    /// Sets the byte that is tested at every operation, and that programs pass on to the trampoline.
+    /// Sets the byte that is tested at every operation.
     ///
     /// It takes effect for operations that begin after
     /// [`synchronize_programs`](super::rcu::synchronize_programs).
     pub(crate) fn set_traced(&self, trace_type: TraceType, traced: bool) {
-        let byte = if traced {
-            bindings::bpf_map_trace_caller_BPF_MAP_TRACE_PLAIN as u8
-        } else {
-            0
-        };
         // SAFETY: The map is alive, and the array has an element for each type. Volatile as in
         // WRITE_ONCE(), because it is read without a lock.
         unsafe {
-            ptr::addr_of_mut!((*self.0.get()).traced[trace_type as usize]).write_volatile(byte)
+            ptr::addr_of_mut!((*self.0.get()).traced[trace_type as usize])
+                .write_volatile(traced.into())
         };
     }
 

@@ -7,6 +7,7 @@ use super::{
     prog::Context,
     rcu::ReadSide,
     scratch::Room,
+    stack, //
 };
 use core::ffi::c_void;
 use kernel::{bindings, ffi::c_long};
@@ -17,11 +18,20 @@ pub(crate) enum Caller<'a> {
     /// Most: under RCU, with a key and a value that nobody else writes to
     /// (`BPF_MAP_TRACE_PLAIN`).
     Plain(ReadSide<'a>),
-    /// All others.
-    Other {
-        /// Key or value may be inside a map, whose elements can be reused meanwhile.
-        copy: bool,
-    },
+    /// The same, but RCU is perhaps not held (`BPF_MAP_TRACE_SLEEPABLE`).
+    Sleepable,
+    /// The same, and key or value may be inside a map, whose elements can be reused meanwhile
+    /// (`BPF_MAP_TRACE_COPY`).
+    Copy,
+}
+
+/// The arguments of an operation that have to be copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Reusable {
+    /// The key.
+    pub(crate) key: bool,
+    /// The value.
+    pub(crate) value: bool,
 }
 
 /// An operation on a map that is about to be done.
@@ -43,7 +53,12 @@ pub(crate) trait Operation: Copy {
     /// Does it. Returns what the map's own operation returns: 0, or a negative errno.
     fn perform(self) -> c_long;
 
-    /// The same operation on copies of its arguments.
+    /// Which of the arguments may be inside a map: those that are not on a stack.
+    ///
+    /// Context: any.
+    fn reusable(&self) -> Reusable;
+
+    /// The same operation on copies of those of its arguments that the room was made for.
     fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Self::Copied<'r>
     where
         Self: 'r;
@@ -104,6 +119,13 @@ impl Operation for Update<'_> {
     fn perform(self) -> c_long {
         // SAFETY: By the type invariants.
         unsafe { self.map.update_elem(self.key, self.value, self.flags) }
+    }
+
+    fn reusable(&self) -> Reusable {
+        Reusable {
+            key: !stack::holds(self.key),
+            value: !stack::holds(self.value),
+        }
     }
 
     fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Update<'r>
@@ -176,6 +198,13 @@ impl Operation for Delete<'_> {
     fn perform(self) -> c_long {
         // SAFETY: By the type invariants.
         unsafe { self.map.delete_elem(self.key) }
+    }
+
+    fn reusable(&self) -> Reusable {
+        Reusable {
+            key: !stack::holds(self.key),
+            value: false,
+        }
     }
 
     fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Delete<'r>

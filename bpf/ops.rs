@@ -10,6 +10,7 @@ use super::{
     operation::{Caller, Delete, Update},
     prog::Prog,
     rcu::ReadSide,
+    stack, //
 };
 use core::{ffi::c_void, marker::PhantomData, ptr::NonNull};
 use kernel::{
@@ -36,6 +37,18 @@ pub(crate) trait MapTracing {
     ///
     /// Context: as [`MapTracing::update_elem`].
     fn delete_elem(delete: Delete<'_>, caller: Caller<'_>) -> c_long;
+
+    /// Updates an element where too little of the stack is left for tracers. Returns what the map's
+    /// own operation returned.
+    ///
+    /// Context: as [`MapTracing::update_elem`].
+    fn update_elem_only(update: Update<'_>) -> c_long;
+
+    /// Deletes an element where too little of the stack is left for tracers. Returns what the map's
+    /// own operation returned.
+    ///
+    /// Context: as [`MapTracing::update_elem`].
+    fn delete_elem_only(delete: Delete<'_>) -> c_long;
 
     /// Runs the tracers of an update that the caller has done, of the value of `cpu` where each CPU
     /// has one.
@@ -81,13 +94,23 @@ pub(crate) struct LinkInfo {
     pub(crate) failed: u64,
 }
 
-/// What most callers say of themselves.
-const PLAIN: u64 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_PLAIN as u64;
+/// Kinds of callers, each of which has a function of its own.
+const PLAIN: u32 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_PLAIN;
+const SLEEPABLE: u32 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_SLEEPABLE;
+const COPY: u32 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_COPY;
 
-/// What the others do.
-fn other(caller: u64) -> Caller<'static> {
-    Caller::Other {
-        copy: caller & u64::from(bindings::bpf_map_trace_caller_BPF_MAP_TRACE_COPY) != 0,
+/// The caller of a function for `KIND`.
+///
+/// # Safety
+///
+/// The caller is of this kind: a plain one holds RCU for as long as the result is used.
+#[inline(always)]
+unsafe fn caller<'a, const KIND: u32>() -> Caller<'a> {
+    match KIND {
+        // SAFETY: By the safety requirements.
+        PLAIN => Caller::Plain(unsafe { ReadSide::assume() }),
+        SLEEPABLE => Caller::Sleepable,
+        _ => Caller::Copy,
     }
 }
 
@@ -117,8 +140,16 @@ impl<T: MapTracing> Registration<T> {
             ops <- Opaque::try_ffi_init(|slot: *mut bindings::bpf_map_trace_ops| {
                 let ops = bindings::bpf_map_trace_ops {
                     owner: module.as_ptr(),
-                    update_elem: Some(Self::update_elem),
-                    delete_elem: Some(Self::delete_elem),
+                    update_elem: [
+                        Some(Self::update_elem::<PLAIN>),
+                        Some(Self::update_elem::<SLEEPABLE>),
+                        Some(Self::update_elem::<COPY>),
+                    ],
+                    delete_elem: [
+                        Some(Self::delete_elem::<PLAIN>),
+                        Some(Self::delete_elem::<SLEEPABLE>),
+                        Some(Self::delete_elem::<COPY>),
+                    ],
                     updated: Some(Self::updated),
                     deleted: Some(Self::deleted),
                     link_create: Some(Self::link_create),
@@ -145,81 +176,72 @@ impl<T: MapTracing> Registration<T> {
     ///
     /// # Safety
     ///
-    /// The map is alive, and the rest is what its `map_update_elem()` may be called with. `caller`
-    /// says whether RCU is held.
-    unsafe extern "C" fn update_elem(
+    /// The map is alive, and the rest is what its `map_update_elem()` may be called with. The caller
+    /// is of this `KIND`.
+    unsafe extern "C" fn update_elem<const KIND: u32>(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
         value: *mut c_void,
         flags: u64,
-        caller: u64,
     ) -> c_long {
-        if caller != PLAIN {
+        if !stack::has_room() {
             // SAFETY: By the safety requirements. With the same arguments, it is a jump.
-            return unsafe { Self::other_update_elem(map, key, value, flags, caller) };
+            return unsafe { Self::update_elem_only(map, key, value, flags) };
         }
         // SAFETY: The caller has a reference to the map, and passes on what it got for the map's own
         // operation.
         let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
-        // SAFETY: The verifier, or the system call, has told that it holds RCU.
-        T::update_elem(update, Caller::Plain(unsafe { ReadSide::assume() }))
+        // SAFETY: The verifier, or the system call, has chosen the function for its kind.
+        T::update_elem(update, unsafe { caller::<KIND>() })
     }
 
-    /// Does an update that is not a plain one.
+    /// Does an update where there is no room for tracers.
     ///
     /// # Safety
     ///
-    /// As for [`Self::update_elem`].
+    /// As for [`Self::update_elem`], but for the kind.
     #[cold]
     #[inline(never)]
-    unsafe extern "C" fn other_update_elem(
+    unsafe extern "C" fn update_elem_only(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
         value: *mut c_void,
         flags: u64,
-        caller: u64,
     ) -> c_long {
         // SAFETY: As in `update_elem()`.
-        let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
-        T::update_elem(update, other(caller))
+        T::update_elem_only(unsafe { Update::new(Map::from_raw(map), key, value, flags) })
     }
 
     /// Does a delete.
     ///
     /// # Safety
     ///
-    /// The map is alive, and the key is what its `map_delete_elem()` may be called with. `caller`
-    /// says whether RCU is held.
-    unsafe extern "C" fn delete_elem(
+    /// The map is alive, and the key is what its `map_delete_elem()` may be called with. The caller
+    /// is of this `KIND`.
+    unsafe extern "C" fn delete_elem<const KIND: u32>(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
-        caller: u64,
     ) -> c_long {
-        if caller != PLAIN {
+        if !stack::has_room() {
             // SAFETY: As in `update_elem()`.
-            return unsafe { Self::other_delete_elem(map, key, caller) };
+            return unsafe { Self::delete_elem_only(map, key) };
         }
         // SAFETY: As in `update_elem()`.
         let delete = unsafe { Delete::new(Map::from_raw(map), key) };
         // SAFETY: As in `update_elem()`.
-        T::delete_elem(delete, Caller::Plain(unsafe { ReadSide::assume() }))
+        T::delete_elem(delete, unsafe { caller::<KIND>() })
     }
 
-    /// Does a delete that is not a plain one.
+    /// Does a delete where there is no room for tracers.
     ///
     /// # Safety
     ///
-    /// As for [`Self::delete_elem`].
+    /// As for [`Self::delete_elem`], but for the kind.
     #[cold]
     #[inline(never)]
-    unsafe extern "C" fn other_delete_elem(
-        map: *mut bindings::bpf_map,
-        key: *mut c_void,
-        caller: u64,
-    ) -> c_long {
+    unsafe extern "C" fn delete_elem_only(map: *mut bindings::bpf_map, key: *mut c_void) -> c_long {
         // SAFETY: As in `update_elem()`.
-        let delete = unsafe { Delete::new(Map::from_raw(map), key) };
-        T::delete_elem(delete, other(caller))
+        T::delete_elem_only(unsafe { Delete::new(Map::from_raw(map), key) })
     }
 
     /// Traces an update.

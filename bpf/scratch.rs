@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Room for the key and the value of an operation whose arguments lie inside a map.
+//! Room for those arguments of an operation that lie inside a map.
 //!
 //! Most are small, and are copied to the stack, where operations can nest. For larger ones each
 //! context of each CPU has slots of its own.
@@ -8,6 +8,7 @@
 use super::{
     context::{PreemptGuard, CONTEXT_LEVELS},
     map::Map,
+    operation::Reusable,
 };
 use core::{
     cell::{Cell, UnsafeCell},
@@ -22,8 +23,12 @@ use kernel::{
     prelude::*, //
 };
 
-/// What key and value may need on the stack, in bytes.
-const ON_STACK: usize = 256;
+/// What arguments may need on the stack, in bytes, where half of that is left.
+pub(crate) const MUCH_STACK: usize = 256;
+
+/// The same where tracers may run at all. Operations nest, one within the other's own work, and
+/// each has this while the others run.
+pub(crate) const LITTLE_STACK: usize = 64;
 
 /// How many operations of one context can have a slot: one, and one that a program does which runs
 /// within the map's own operation.
@@ -37,11 +42,11 @@ const ALIGN: usize = 64;
 /// Values can be as large as memory, and few operations have to be copied.
 const MAX_SLOTS_SIZE: usize = 64 << 20;
 
-/// Room on the stack.
+/// Room of `SIZE` bytes on the stack.
 #[repr(C, align(8))]
-pub(crate) struct StackRoom(MaybeUninit<[u8; ON_STACK]>);
+pub(crate) struct StackRoom<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
 
-impl StackRoom {
+impl<const SIZE: usize> StackRoom<SIZE> {
     /// Room that holds nothing yet.
     #[inline(always)]
     pub(crate) fn new() -> Self {
@@ -56,15 +61,9 @@ struct Line(UnsafeCell<[u8; ALIGN]>);
 pub(crate) struct Scratch {
     key_size: usize,
     value_size: usize,
-    place: Place,
-}
-
-/// Where there is room for a key and a value.
-enum Place {
-    Stack,
-    Slots(Slots),
-    /// They are too large for all contexts of all CPUs to have a slot.
-    Nowhere,
+    /// For what does not fit on the stack. Nothing where that cannot be, or where all of it is so
+    /// large that not each context of each CPU can have a slot.
+    slots: Option<Slots>,
 }
 
 /// The slots of a map whose keys and values do not fit on the stack.
@@ -93,6 +92,15 @@ impl Slots {
         nr_cpu_ids() as usize * CONTEXT_LEVELS * NESTED
     }
 
+    /// Whether slots of `size` bytes are wanted, and not too many bytes in all.
+    fn are_for(size: usize) -> bool {
+        size > MUCH_STACK
+            && size
+                .next_multiple_of(ALIGN)
+                .checked_mul(Self::count())
+                .is_some_and(|total| total <= MAX_SLOTS_SIZE)
+    }
+
     fn new(size: usize) -> Result<Self> {
         // User space decides how much that is.
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
@@ -112,8 +120,12 @@ impl Slots {
         })
     }
 
-    /// Takes a slot of this context, if one is free.
-    fn take(&self) -> Option<(Slot<'_>, *mut u8)> {
+    /// Takes a slot of this context, if one is free and has `size` bytes.
+    fn take(&self, size: usize) -> Option<(Slot<'_>, *mut u8)> {
+        if size > self.stride * ALIGN {
+            return None;
+        }
+
         let preempt = PreemptGuard::new();
         let first = (preempt.cpu() as usize * CONTEXT_LEVELS + preempt.context_level()) * NESTED;
         let slots = self.busy.get(first..first + NESTED)?;
@@ -154,49 +166,69 @@ impl Scratch {
     pub(crate) fn new(map: &Map) -> Result<Self> {
         let key_size = map.key_size() as usize;
         let value_size = map.value_size() as usize;
-        let size = value_offset(key_size) + value_size;
-        let place = if size <= ON_STACK {
-            Place::Stack
-        } else if (size.next_multiple_of(ALIGN))
-            .checked_mul(Slots::count())
-            .is_some_and(|total| total <= MAX_SLOTS_SIZE)
-        {
-            Place::Slots(Slots::new(size)?)
-        } else {
-            Place::Nowhere
-        };
+        // A delete has a key only, and so have updates whose value is not to be copied.
+        let slots = [size_of_copy(key_size, value_size), key_size]
+            .into_iter()
+            .find(|size| Slots::are_for(*size))
+            .map(Slots::new)
+            .transpose()?;
 
         Ok(Self {
             key_size,
             value_size,
-            place,
+            slots,
         })
     }
 
-    /// Finds room for a key and a value, in `stack` if they fit.
+    /// What copies of these arguments take, in bytes.
+    pub(crate) fn size_of(&self, reusable: Reusable) -> usize {
+        size_of_copy(
+            if reusable.key { self.key_size } else { 0 },
+            if reusable.value { self.value_size } else { 0 },
+        )
+    }
+
+    /// Takes a part of the stack for copies of these arguments.
     ///
-    /// Returns [`None`] where operations of this context nest too deep, or where key and value are
-    /// so large that the map has no slots.
+    /// Returns [`None`] where they do not fit.
+    pub(crate) fn on_stack<'a, const SIZE: usize>(
+        &'a self,
+        stack: &'a mut StackRoom<SIZE>,
+        reusable: Reusable,
+    ) -> Option<Room<'a>> {
+        if self.size_of(reusable) > SIZE {
+            return None;
+        }
+        // INVARIANT: There is room for both.
+        Some(self.room(stack.0.as_mut_ptr().cast(), None, reusable))
+    }
+
+    /// Takes a slot for copies of these arguments. Preemption is off until it is dropped.
     ///
-    /// Outside of the stack, preemption is off until it is dropped.
-    pub(crate) fn room<'a>(&'a self, stack: &'a mut StackRoom) -> Option<Room<'a>> {
-        let (slot, start) = match &self.place {
-            Place::Stack => (None, stack.0.as_mut_ptr().cast()),
-            Place::Slots(slots) => {
-                let (slot, start) = slots.take()?;
-                (Some(slot), start)
-            }
-            Place::Nowhere => return None,
-        };
-        // INVARIANT: `Slots::new()` was asked for this size, or it is at most `ON_STACK`.
-        Some(Room {
+    /// Returns [`None`] where operations of this context nest too deep, or where there are no slots
+    /// that are large enough.
+    pub(crate) fn in_slot(&self, reusable: Reusable) -> Option<Room<'_>> {
+        let (slot, start) = self.slots.as_ref()?.take(self.size_of(reusable))?;
+
+        // INVARIANT: The slot was asked for this size.
+        Some(self.room(start, Some(slot), reusable))
+    }
+
+    /// Makes a [`Room`]: from `start` there are [`Scratch::size_of`] bytes.
+    fn room<'a>(&self, start: *mut u8, slot: Option<Slot<'a>>, reusable: Reusable) -> Room<'a> {
+        Room {
             start,
             _slot: slot,
-            key_size: self.key_size,
-            value_size: self.value_size,
+            key_size: if reusable.key { self.key_size } else { 0 },
+            value_size: if reusable.value { self.value_size } else { 0 },
             _borrowed: PhantomData,
-        })
+        }
     }
+}
+
+/// What copies of a key and a value of these sizes take, in bytes.
+const fn size_of_copy(key_size: usize, value_size: usize) -> usize {
+    value_offset(key_size) + value_size
 }
 
 /// Where the value begins, as far from the start as map values are aligned.
@@ -204,37 +236,44 @@ const fn value_offset(key_size: usize) -> usize {
     key_size.next_multiple_of(8)
 }
 
-/// Room for a key and a value, until it is dropped.
+/// Room for those arguments that have to be copied, until it is dropped.
 ///
 /// # Invariants
 ///
-/// From `start` there are `value_offset(key_size) + value_size` bytes, which only this uses.
+/// From `start` there are `size_of_copy(key_size, value_size)` bytes, which only this uses. The
+/// sizes are those of the map's keys and values, or 0 where there is nothing to copy.
 pub(crate) struct Room<'a> {
     start: *mut u8,
     _slot: Option<Slot<'a>>,
     key_size: usize,
     value_size: usize,
-    _borrowed: PhantomData<&'a mut StackRoom>,
+    _borrowed: PhantomData<&'a mut [u8]>,
 }
 
 impl Room<'_> {
-    /// Copies a key, and returns where to.
+    /// Copies a key, if that was asked for, and returns where it is now.
     ///
     /// # Safety
     ///
     /// `key` is a key of the map that the scratch was made for.
-    pub(crate) unsafe fn copy_key(&mut self, key: *const c_void) -> *mut c_void {
+    pub(crate) unsafe fn copy_key(&mut self, key: *mut c_void) -> *mut c_void {
+        if self.key_size == 0 {
+            return key;
+        }
         // SAFETY: By the invariants, there is room for a key.
         unsafe { ptr::copy_nonoverlapping(key.cast(), self.start, self.key_size) };
         self.start.cast()
     }
 
-    /// Copies a value, and returns where to.
+    /// Copies a value, if that was asked for, and returns where it is now.
     ///
     /// # Safety
     ///
     /// `value` is a value of the map that the scratch was made for.
-    pub(crate) unsafe fn copy_value(&mut self, value: *const c_void) -> *mut c_void {
+    pub(crate) unsafe fn copy_value(&mut self, value: *mut c_void) -> *mut c_void {
+        if self.value_size == 0 {
+            return value;
+        }
         // SAFETY: By the invariants, there is room for a value behind the key.
         let to = unsafe { self.start.add(value_offset(self.key_size)) };
         // SAFETY: As above.

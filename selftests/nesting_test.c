@@ -9,9 +9,12 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include <linux/hw_breakpoint.h>
+#include <linux/perf_event.h>
+
 #include "graph.h"
 
-/* How many tracers may follow each other in an interrupt and in an NMI */
+/* How many tracers may follow each other in an interrupt */
 #define MAX_CHAIN_LITTLE_STACK 3
 
 #define KPROBES_OPTIMIZATION "/proc/sys/debug/kprobes-optimization"
@@ -307,7 +310,7 @@ static int print_nothing(enum libbpf_print_level level, const char *format, va_l
 }
 
 /*
- * A breakpoint counts as NMI. It is one where the probe is not at the beginning of the
+ * What runs in a breakpoint counts as NMI. It is one where the probe is not at the beginning of the
  * function, which ftrace has a way into, and where the kernel makes no jump of it.
  * Where its first instructions end is found out by trying.
  */
@@ -352,26 +355,90 @@ static void expect_short_chain(struct __test_metadata *_metadata, struct graph *
 	}
 }
 
-/* The stack of an NMI is small. */
 TEST_F(nesting, unknown_chain_in_an_nmi_ends_after_three_tracers)
 {
 	struct bpf_link *probe;
+
+	if (online_cpus() < 2)
+		SKIP(return, "needs 2 CPUs");
+	LOAD("update_updates_dynamic", "update_m0_in_nmi");
+	attach_long_chain(_metadata, self->graph);
+	/* NMIs are sent to the other CPU. */
+	ASSERT_EQ(0, pin_to_cpu(0));
+	self->graph->skel->bss->input_cpu = 1;
+	self->graph->skel->bss->output_ret = 1;
+	probe = bpf_program__attach(self->graph->skel->progs.update_m0_in_nmi);
+	ASSERT_NE(NULL, probe);
+	ASSERT_EQ(0, send_nmis());
+	bpf_link__destroy(probe);
+	expect_short_chain(_metadata, self->graph);
+}
+
+/* A tracer has led to what runs in a breakpoint that it hits. */
+static void expect_recursion(struct __test_metadata *_metadata, struct graph *graph, int link)
+{
+	EXPECT_EQ(0, graph->skel->bss->output_ret);
+	EXPECT_TRUE(holds(graph, 0, 5));
+	EXPECT_TRUE(holds(graph, 0, 6));
+	EXPECT_EQ(1, missed(link));
+	close(link);
+}
+
+TEST_F(nesting, contract_7_breakpoint_in_what_a_tracer_does_is_recursion)
+{
+	struct bpf_link *probe;
 	char old[8];
-	int err;
+	int err, link;
 
 	LOAD("update_updates_dynamic", "update_m0_in_kprobe");
-	attach_long_chain(_metadata, self->graph);
+	link = attach_with_cookie(self->graph, "update_updates_dynamic", 0, 1);
+	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
 	err = write_proc(KPROBES_OPTIMIZATION, "0", old, sizeof(old));
 	ASSERT_EQ(0, err) TH_LOG("%s: %s", KPROBES_OPTIMIZATION, strerror(-err));
 	probe = attach_to_breakpoint(self->graph->skel->progs.update_m0_in_kprobe,
-				     "__x64_sys_getpgid");
+				     "htab_map_update_elem");
 	EXPECT_NE(NULL, probe);
 	self->graph->skel->bss->output_ret = 1;
+	/* That is the traced update. The second one is what its tracer does. */
+	self->graph->skel->bss->input_skip = 1;
 	self->graph->skel->bss->input_pid = getpid();
-	syscall(__NR_getpgid, 0);
+	EXPECT_EQ(0, operate(self->graph, OPERATION_UPDATE, 6, 66));
 	bpf_link__destroy(probe);
 	write_proc(KPROBES_OPTIMIZATION, old, NULL, 0);
-	expect_short_chain(_metadata, self->graph);
+	EXPECT_EQ(1, self->graph->skel->bss->runs_by_cookie[1]);
+	expect_recursion(_metadata, self->graph, link);
+}
+
+/* Such a breakpoint has a stack of its own. */
+TEST_F(nesting, contract_7_watched_memory_that_a_tracer_writes_is_recursion)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_BREAKPOINT,
+		.size = sizeof(attr),
+		.bp_type = HW_BREAKPOINT_W,
+		.bp_len = HW_BREAKPOINT_LEN_8,
+		.sample_period = 1,
+		.exclude_user = 1,
+	};
+	struct bpf_link *probe;
+	int fd, link;
+
+	LOAD("update_writes_watched", "update_m0_in_breakpoint", "find_watched");
+	link = attach(self->graph, "update_writes_watched", 0);
+	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
+	ASSERT_EQ(0, run_program(self->graph->skel->progs.find_watched, NULL, 0));
+	attr.bp_addr = self->graph->skel->bss->watched_address;
+	fd = syscall(__NR_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	ASSERT_LE(0, fd) TH_LOG("perf event: %s", strerror(errno));
+	probe = bpf_program__attach_perf_event(self->graph->skel->progs.update_m0_in_breakpoint,
+					       fd);
+	ASSERT_NE(NULL, probe);
+	self->graph->skel->bss->output_ret = 1;
+	self->graph->skel->bss->input_pid = getpid();
+	EXPECT_EQ(0, operate(self->graph, OPERATION_UPDATE, 6, 66));
+	bpf_link__destroy(probe);
+	EXPECT_EQ(1, self->graph->skel->bss->runs) TH_LOG("watched %llx", attr.bp_addr);
+	expect_recursion(_metadata, self->graph, link);
 }
 
 /* A hardirq has what the softirq that it interrupts has left of its stack. */

@@ -2,8 +2,11 @@
 /* Defect 5 of the RFC: an operation is traced wherever it comes from */
 #include "testing_helpers.h"
 
+#include <unistd.h>
+
 #include "progs/operation.h"
 #include "basic.skel.h"
+#include "instrumentation.skel.h"
 
 #define JIT_HARDEN "/proc/sys/net/core/bpf_jit_harden"
 
@@ -310,6 +313,95 @@ TEST_F(origins_sysctl, update_and_delete_are_traced)
 	close(link[1]);
 	basic_bpf__destroy(tracer);
 	basic_bpf__destroy(skel);
+}
+
+/*
+ * Contract 8: while bpf(2) changes a map, the kernel runs no programs of kprobes on that CPU,
+ * in tracers either.
+ */
+FIXTURE(instrumentation) {
+	struct instrumentation_bpf *skel;
+	struct bpf_link *probe;
+	int update_link;
+	int delete_link;
+};
+
+FIXTURE_VARIANT(instrumentation) {
+	enum bpf_map_type type;
+	__u32 flags;
+};
+
+FIXTURE_VARIANT_ADD(instrumentation, hash) { .type = BPF_MAP_TYPE_HASH };
+FIXTURE_VARIANT_ADD(instrumentation, lru_hash) { .type = BPF_MAP_TYPE_LRU_HASH };
+FIXTURE_VARIANT_ADD(instrumentation, percpu_hash) { .type = BPF_MAP_TYPE_PERCPU_HASH };
+FIXTURE_VARIANT_ADD(instrumentation, lru_percpu_hash) { .type = BPF_MAP_TYPE_LRU_PERCPU_HASH };
+FIXTURE_VARIANT_ADD(instrumentation, rhash) {
+	.type = BPF_MAP_TYPE_RHASH, .flags = BPF_F_NO_PREALLOC,
+};
+
+FIXTURE_SETUP(instrumentation)
+{
+	ASSERT_EQ(0, map_trace_setup());
+	self->skel = instrumentation_bpf__open();
+	ASSERT_NE(NULL, self->skel);
+	ASSERT_EQ(0, bpf_map__set_type(self->skel->maps.traced, variant->type));
+	ASSERT_EQ(0, bpf_map__set_map_flags(self->skel->maps.traced, variant->flags));
+	ASSERT_EQ(0, instrumentation_bpf__load(self->skel));
+	self->probe = bpf_program__attach(self->skel->progs.hit);
+	ASSERT_NE(NULL, self->probe);
+	self->update_link = attach_to(self->skel->progs.trace_update, self->skel->maps.traced);
+	ASSERT_LE(0, self->update_link);
+	self->delete_link = attach_to(self->skel->progs.trace_delete, self->skel->maps.traced);
+	ASSERT_LE(0, self->delete_link);
+	self->skel->bss->input_tid = gettid();
+}
+
+FIXTURE_TEARDOWN(instrumentation)
+{
+	bpf_link__destroy(self->probe);
+	close(self->update_link);
+	close(self->delete_link);
+	instrumentation_bpf__destroy(self->skel);
+}
+
+#define EXPECT_NOT_INSTRUMENTED(what, expression) do {				\
+	self->skel->bss->runs = 0;						\
+	self->skel->bss->hits = 0;						\
+	ASSERT_EQ(0, expression) TH_LOG("%s", what);				\
+	EXPECT_LE(1, self->skel->bss->runs) TH_LOG("%s", what);			\
+	EXPECT_EQ(0, self->skel->bss->hits) TH_LOG("%s", what);			\
+} while (0)
+
+TEST_F(instrumentation, tracers_of_system_calls_are_not_instrumented)
+{
+	int map = bpf_map__fd(self->skel->maps.traced);
+	__u32 keys[2] = { 1, 2 }, token[4], count = 2;
+	/* For a value of each CPU, of each key */
+	__u64 values[2 * 64] = {};
+	int err;
+
+	/* A program's operation is, which shows that the probe works. */
+	ASSERT_EQ(0, run_program(self->skel->progs.update, NULL, 0));
+	EXPECT_EQ(1, self->skel->bss->runs);
+	EXPECT_EQ(1, self->skel->bss->hits);
+
+	EXPECT_NOT_INSTRUMENTED("update", bpf_map_update_elem(map, keys, values, BPF_ANY));
+	EXPECT_NOT_INSTRUMENTED("delete", bpf_map_delete_elem(map, keys));
+	EXPECT_NOT_INSTRUMENTED("update_batch",
+				bpf_map_update_batch(map, keys, values, &count, NULL));
+	EXPECT_NOT_INSTRUMENTED("lookup_and_delete",
+				bpf_map_lookup_and_delete_elem(map, keys, values));
+	count = 1;
+	EXPECT_NOT_INSTRUMENTED("delete_batch", bpf_map_delete_batch(map, keys + 1, &count, NULL));
+	count = 2;
+	ASSERT_EQ(0, bpf_map_update_batch(map, keys, values, &count, NULL));
+	count = 16;
+	/* It finds its end. */
+	err = -ENOENT;
+	EXPECT_NOT_INSTRUMENTED("lookup_and_delete_batch",
+				bpf_map_lookup_and_delete_batch(map, NULL, token, keys, values,
+								&count, NULL) - err);
+	EXPECT_EQ(2, self->skel->bss->runs);
 }
 
 TEST_HARNESS_MAIN

@@ -183,6 +183,12 @@ int open_cpu_clock(pid_t pid, int cpu)
 	return fd < 0 ? -errno : fd;
 }
 
+int send_nmis(void)
+{
+	/* It prints them, too. */
+	return write_proc("/proc/sysrq-trigger", "l", NULL, 0);
+}
+
 int write_proc(const char *path, const char *content, char *old, size_t old_size)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC);

@@ -72,6 +72,12 @@ int online_cpus(void);
  */
 int open_cpu_clock(pid_t pid, int cpu);
 
+/*
+ * Interrupt the other CPUs by an NMI, in which they print something. Returns when all have
+ * done so. 0 or a negative errno
+ */
+int send_nmis(void);
+
 /* Replace the content of a file in /proc; the old content, cut, goes to @old. */
 int write_proc(const char *path, const char *content, char *old, size_t old_size);
 

@@ -218,6 +218,15 @@ TEST_F(verifier, tracer_is_not_put_into_a_prog_array)
 		  bpf_map_update_elem(bpf_map__fd(self->skel->maps.programs), &zero, &fd, 0));
 }
 
+/* Not one of them is called through these maps. */
+TEST_F(verifier, tracer_refers_to_maps_of_programs)
+{
+	int err = load_one_program(self->skel->obj, "refers_to_maps_of_programs", log_buf,
+				   sizeof(log_buf));
+
+	EXPECT_EQ(0, err) TH_LOG("%s: %s", strerror(-err), log_buf);
+}
+
 TEST_F(verifier, tracer_is_not_replaced)
 {
 	struct freplace_bpf *freplace;
@@ -377,11 +386,11 @@ static int fill(struct bpf_insn *insns, int n, int end)
 	return n;
 }
 
-/*
- * A jump over an update, a lookup and as much else as leaves room for @slack more
- * instructions. Both calls are replaced by longer sequences.
- */
-static int load_far_jump(struct bpf_insn *insns, int slack, int map_fd)
+/* What the lookup of a hash map takes more when it is inlined */
+#define MORE_FOR_LOOKUP 4
+
+/* A jump over an update, a lookup and as much else as can be */
+static int load_far_jump(struct bpf_insn *insns, int map_fd)
 {
 	LIBBPF_OPTS(bpf_prog_load_opts, opts);
 	int n = 0, jump, fd;
@@ -394,7 +403,7 @@ static int load_far_jump(struct bpf_insn *insns, int slack, int map_fd)
 	insns[n++] = CALL(BPF_FUNC_get_prandom_u32);
 	jump = n;
 	/* Both ways are possible, one of them hardly ever taken. */
-	insns[n++] = INSN(BPF_JMP | BPF_JEQ | BPF_K, BPF_REG_0, 0, FARTHEST - slack, 0x5eed);
+	insns[n++] = INSN(BPF_JMP | BPF_JEQ | BPF_K, BPF_REG_0, 0, FARTHEST - MORE_FOR_LOOKUP, 0x5eed);
 	insns[n++] = INSN(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map_fd);
 	insns[n++] = INSN(0, 0, 0, 0, 0);
 	insns[n++] = MOV_REG(BPF_REG_2, BPF_REG_10);
@@ -408,21 +417,22 @@ static int load_far_jump(struct bpf_insn *insns, int slack, int map_fd)
 	insns[n++] = MOV_REG(BPF_REG_2, BPF_REG_10);
 	insns[n++] = ADD_IMM(BPF_REG_2, -8);
 	insns[n++] = CALL(BPF_FUNC_map_lookup_elem);
-	n = fill(insns, n, jump + 1 + FARTHEST - slack);
+	n = fill(insns, n, jump + 1 + FARTHEST - MORE_FOR_LOOKUP);
 	insns[n++] = MOV_IMM(BPF_REG_0, 0);
 	insns[n++] = INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 	fd = bpf_prog_load(BPF_PROG_TYPE_RAW_TRACEPOINT, "far_jump", "GPL", insns, n, &opts);
 	return fd < 0 ? -errno : fd;
 }
 
-/* What loads without map tracing loads with it, and is traced: without room, by the helper. */
+/* What loads without map tracing loads with it, and is traced. */
 TEST_F(verifier, program_with_a_jump_near_the_limit_is_traced)
 {
-	/* The lookup takes 4 more by itself, the update as many. */
-	static const int slacks[] = { 4, 7, 8, 9 };
 	struct bpf_insn *insns = calloc(FARTHEST + 64, sizeof(*insns));
+	LIBBPF_OPTS(bpf_test_run_opts, run);
 	struct bpf_program *prog;
-	int link, fd, i;
+	__u64 value = 0;
+	__u32 key = 5;
+	int link, fd;
 
 	ASSERT_NE(NULL, insns);
 	bpf_object__for_each_program(prog, self->skel->obj)
@@ -431,108 +441,12 @@ TEST_F(verifier, program_with_a_jump_near_the_limit_is_traced)
 	link = attach_to(self->skel->progs.passes_key_and_value, self->skel->maps.source);
 	ASSERT_LE(0, link);
 
-	for (i = 0; i < ARRAY_SIZE(slacks); i++) {
-		int mirror = bpf_map__fd(self->skel->maps.mirror), slack = slacks[i];
-		LIBBPF_OPTS(bpf_test_run_opts, run);
-		__u64 value = 0;
-		__u32 key = 5;
-
-		fd = load_far_jump(insns, slack, bpf_map__fd(self->skel->maps.source));
-		ASSERT_LE(0, fd) TH_LOG("%d: %s: %s", slack, strerror(-fd), log_buf);
-		bpf_map_delete_elem(mirror, &key);
-		EXPECT_EQ(0, bpf_prog_test_run_opts(fd, &run));
-		EXPECT_EQ(0, bpf_map_lookup_elem(mirror, &key, &value)) TH_LOG("slack %d", slack);
-		EXPECT_EQ(55, value);
-		close(fd);
-	}
-	close(link);
-	free(insns);
-}
-
-/* How many updates the jump goes over, and what each of them takes more when traced */
-#define MANY_UPDATES 64
-#define MORE_INSNS 4
-
-/*
- * A jump over updates of one key after the other, all over the distance, which leaves
- * room for @slack more instructions. Returns a program, how long it is goes to @len.
- */
-static int load_jump_over_many_updates(struct bpf_insn *insns, int slack, int map_fd, int *len)
-{
-	LIBBPF_OPTS(bpf_prog_load_opts, opts);
-	int distance = FARTHEST - slack, n = 0, start, i, fd;
-
-	log_buf[0] = '\0';
-	opts.log_buf = log_buf;
-	opts.log_size = sizeof(log_buf);
-	insns[n++] = CALL(BPF_FUNC_get_prandom_u32);
-	insns[n++] = INSN(BPF_JMP | BPF_JEQ | BPF_K, BPF_REG_0, 0, distance, 0x5eed);
-	start = n;
-	for (i = 0; i < MANY_UPDATES; i++) {
-		insns[n++] = INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -8, i);
-		insns[n++] = INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, -16, 55 + i);
-		insns[n++] = INSN(BPF_LD | BPF_DW | BPF_IMM, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0,
-				  map_fd);
-		insns[n++] = INSN(0, 0, 0, 0, 0);
-		insns[n++] = MOV_REG(BPF_REG_2, BPF_REG_10);
-		insns[n++] = ADD_IMM(BPF_REG_2, -8);
-		insns[n++] = MOV_REG(BPF_REG_3, BPF_REG_10);
-		insns[n++] = ADD_IMM(BPF_REG_3, -16);
-		insns[n++] = MOV_IMM(BPF_REG_4, 0);
-		insns[n++] = CALL(BPF_FUNC_map_update_elem);
-		n = fill(insns, n, start + distance / MANY_UPDATES * (i + 1));
-	}
-	n = fill(insns, n, start + distance);
-	insns[n++] = MOV_IMM(BPF_REG_0, 0);
-	insns[n++] = INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
-	*len = n;
-	fd = bpf_prog_load(BPF_PROG_TYPE_RAW_TRACEPOINT, "many_updates", "GPL", insns, n, &opts);
-	return fd < 0 ? -errno : fd;
-}
-
-/* As many as there is room for get the longer sequence. The helper does it for the others. */
-TEST_F(verifier, program_with_a_jump_over_many_updates_is_traced)
-{
-	static const int slacks[] = { 0, 10 * MORE_INSNS + 2, MANY_UPDATES * MORE_INSNS - 1 };
-	struct bpf_insn *insns = calloc(FARTHEST + 64, sizeof(*insns));
-	struct bpf_program *prog;
-	int link, mirror, i;
-
-	ASSERT_NE(NULL, insns);
-	bpf_object__for_each_program(prog, self->skel->obj)
-		bpf_program__set_autoload(prog, prog == self->skel->progs.passes_key_and_value);
-	ASSERT_EQ(0, bpf_map__set_max_entries(self->skel->maps.source, MANY_UPDATES));
-	ASSERT_EQ(0, bpf_map__set_max_entries(self->skel->maps.mirror, MANY_UPDATES));
-	ASSERT_EQ(0, verifier_bpf__load(self->skel));
-	mirror = bpf_map__fd(self->skel->maps.mirror);
-	link = attach_to(self->skel->progs.passes_key_and_value, self->skel->maps.source);
-	ASSERT_LE(0, link);
-
-	for (i = 0; i < ARRAY_SIZE(slacks); i++) {
-		LIBBPF_OPTS(bpf_test_run_opts, run);
-		struct bpf_prog_info info = {};
-		__u32 info_len = sizeof(info), key;
-		int fd, len;
-
-		fd = load_jump_over_many_updates(insns, slacks[i],
-						 bpf_map__fd(self->skel->maps.source), &len);
-		ASSERT_LE(0, fd) TH_LOG("slack %d: %s: %s", slacks[i], strerror(-fd), log_buf);
-		ASSERT_EQ(0, bpf_prog_get_info_by_fd(fd, &info, &info_len));
-		EXPECT_EQ(len + slacks[i] / MORE_INSNS * MORE_INSNS,
-			  info.xlated_prog_len / sizeof(*insns)) TH_LOG("slack %d", slacks[i]);
-
-		for (key = 0; key < MANY_UPDATES; key++)
-			bpf_map_delete_elem(mirror, &key);
-		EXPECT_EQ(0, bpf_prog_test_run_opts(fd, &run));
-		for (key = 0; key < MANY_UPDATES; key++) {
-			__u64 value = 0;
-
-			EXPECT_EQ(0, bpf_map_lookup_elem(mirror, &key, &value))
-				TH_LOG("slack %d, update %u", slacks[i], key);
-			EXPECT_EQ(55 + key, value);
-		}
-		close(fd);
-	}
+	fd = load_far_jump(insns, bpf_map__fd(self->skel->maps.source));
+	ASSERT_LE(0, fd) TH_LOG("%s: %s", strerror(-fd), log_buf);
+	EXPECT_EQ(0, bpf_prog_test_run_opts(fd, &run));
+	EXPECT_EQ(0, bpf_map_lookup_elem(bpf_map__fd(self->skel->maps.mirror), &key, &value));
+	EXPECT_EQ(55, value);
+	close(fd);
 	close(link);
 	free(insns);
 }

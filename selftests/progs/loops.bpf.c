@@ -406,8 +406,9 @@ int delete_deletes_dynamic(struct bpf_map_trace_ctx__delete_elem *ctx)
 
 /* Operations where no program was meant to be. Attached to a function of choice */
 
-/* Once, and only in this process */
+/* Once, and only in this process; but not the first so many times that they get there */
 __u32 input_pid;
+__u32 input_skip;
 __s64 output_ret;
 
 static __always_inline int update_m0_once(void)
@@ -417,8 +418,51 @@ static __always_inline int update_m0_once(void)
 
 	if ((bpf_get_current_pid_tgid() >> 32) != input_pid)
 		return 0;
+	if (input_skip) {
+		input_skip--;
+		return 0;
+	}
 	input_pid = 0;
 	output_ret = bpf_map_update_elem(&m0, &key, &number, 0);
+	return 0;
+}
+
+/* Where the tracer writes that a breakpoint watches */
+__u64 watched;
+__u64 watched_address;
+
+SEC("?syscall")
+int find_watched(void *ctx)
+{
+	watched_address = (__u64)&watched;
+	return 0;
+}
+
+SEC("?map_trace/m0/UPDATE_ELEM")
+int update_writes_watched(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	__sync_fetch_and_add(&runs, 1);
+	*(volatile __u64 *)&watched = 1;
+	return 0;
+}
+
+SEC("?perf_event")
+int update_m0_in_breakpoint(void *ctx)
+{
+	return update_m0_once();
+}
+
+/* Of an NMI that asks the other CPU for a backtrace, which says so */
+__u32 input_cpu;
+
+SEC("?fentry/vprintk_emit")
+int update_m0_in_nmi(void *ctx)
+{
+	__u64 number = 5;
+	__u32 key = 5;
+
+	if (bpf_get_smp_processor_id() == input_cpu && output_ret == 1)
+		output_ret = bpf_map_update_elem(&m0, &key, &number, 0);
 	return 0;
 }
 

@@ -238,6 +238,31 @@ int tail_calls(struct bpf_map_trace_ctx__update_elem *ctx)
 	return 0;
 }
 
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} devices SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_CPUMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} cpus SEC(".maps");
+
+SEC("?map_trace/source/UPDATE_ELEM")
+int refers_to_maps_of_programs(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct bpf_map *no_lookup[] = { (struct bpf_map *)&programs, (struct bpf_map *)&cpus };
+	__u32 zero = 0;
+
+	if (no_lookup[0]->max_entries != 1 || no_lookup[1]->max_entries != 1)
+		return 1;
+	return bpf_map_lookup_elem(&devices, &zero) ? 1 : 0;
+}
+
 struct locked_value {
 	struct bpf_spin_lock lock;
 	__u32 count;

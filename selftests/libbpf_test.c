@@ -270,9 +270,65 @@ TEST_F(libbpf, missing_map_of_the_section_is_named)
 	EXPECT_EQ(NULL, bpf_program__attach(prog));
 	EXPECT_EQ(ENOENT, errno);
 	EXPECT_WARNING("prog 'tracer_of_missing_map': there is no map 'no_such_map'");
+	EXPECT_WARNING("use bpf_program__attach_map_trace() with the fd of a map");
 	EXPECT_EQ(NULL, bpf_program__attach_map_trace(prog, NULL));
 	EXPECT_EQ(ENOENT, errno);
 	EXPECT_EQ(-ENOENT, libbpf_bpf__attach(self->skel));
+}
+
+static __u32 map_id_of_link(const struct bpf_link *link)
+{
+	struct bpf_link_info info = {};
+	__u32 len = sizeof(info);
+
+	return bpf_link_get_info_by_fd(bpf_link__fd(link), &info, &len) ? 0 : info.map_trace.map_id;
+}
+
+/*
+ * The map of a section is a variable of the object. The map that is reused for it comes
+ * with the name of another variable, which goes on to mean that one.
+ */
+TEST_F(libbpf, map_of_the_section_that_is_reused_is_attached_to)
+{
+	struct libbpf_bpf *other = libbpf_bpf__open();
+	struct bpf_link *links[2];
+	int reused;
+
+	ASSERT_NE(NULL, other);
+	LOAD();
+	reused = bpf_map__fd(self->skel->maps.tracer_map);
+	ASSERT_EQ(0, bpf_map__set_autocreate(other->maps.uncreated_map, false));
+	ASSERT_EQ(0, bpf_map__reuse_fd(other->maps.traced_map, reused));
+	ASSERT_STREQ("tracer_map", bpf_map__name(other->maps.traced_map));
+	AUTOLOAD(other->progs.tracer_of_tracer_map);
+	ASSERT_EQ(0, libbpf_bpf__load(other)) TH_LOG("%s", warnings);
+
+	links[0] = bpf_program__attach(other->progs.tracer_update);
+	ASSERT_NE(NULL, links[0]) TH_LOG("%s", warnings);
+	EXPECT_EQ(id_of_map(reused), map_id_of_link(links[0]));
+	links[1] = bpf_program__attach(other->progs.tracer_of_tracer_map);
+	ASSERT_NE(NULL, links[1]) TH_LOG("%s", warnings);
+	EXPECT_EQ(id_of_map(bpf_map__fd(other->maps.tracer_map)), map_id_of_link(links[1]));
+
+	ASSERT_EQ(0, bpf_map_update_elem(reused, &(__u32){ KEY }, &(__u32){ VALUE }, 0));
+	EXPECT_EQ(NEXT_VALUE, traced(other, KEY));
+	EXPECT_EQ(1, other->bss->nr_any);
+	bpf_link__destroy(links[0]);
+	bpf_link__destroy(links[1]);
+	libbpf_bpf__destroy(other);
+}
+
+/* Global data is a map of the section that it is in. */
+TEST_F(libbpf, map_of_the_section_that_is_global_data_is_attached_to)
+{
+	struct bpf_link *link;
+
+	AUTOLOAD(self->skel->progs.tracer_of_global_data);
+	LOAD();
+	link = bpf_program__attach(self->skel->progs.tracer_of_global_data);
+	ASSERT_NE(NULL, link) TH_LOG("%s", warnings);
+	EXPECT_EQ(id_of_map(bpf_map__fd(self->skel->maps.bss)), map_id_of_link(link));
+	bpf_link__destroy(link);
 }
 
 TEST_F(libbpf, map_of_the_section_that_is_not_created_is_named)

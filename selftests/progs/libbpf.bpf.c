@@ -115,6 +115,19 @@ int tracer_of_missing_map(struct bpf_map_trace_ctx__update_elem *ctx)
 	return 0;
 }
 
+SEC("?map_trace/tracer_map/UPDATE_ELEM")
+int tracer_of_tracer_map(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	__sync_fetch_and_add(&nr_any, 1);
+	return 0;
+}
+
+SEC("?map_trace/.bss/UPDATE_ELEM")
+int tracer_of_global_data(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	return 0;
+}
+
 SEC("?map_trace/uncreated_map/UPDATE_ELEM")
 int tracer_of_uncreated_map(struct bpf_map_trace_ctx__update_elem *ctx)
 {

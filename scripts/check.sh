@@ -110,5 +110,38 @@ if [[ ${#rust[@]} -gt 0 && ${#patches[@]} -gt 0 ]]; then
 	check "clippy: map_trace.ko without a warning" clippy
 fi
 
+# --- headers, as each kind of user space has them
+# compiles_headers WHAT DIRECTORY...
+compiles_headers() {
+	local what=$1 compiler language suffix
+	shift
+	suffix=$("$SCRIPTS/llvm-suffix.sh")
+	for compiler in gcc g++ "clang$suffix" "clang++$suffix"; do
+		language=c
+		[[ $compiler != *++* ]] || language=c++
+		check "headers: $what, $compiler" "$SCRIPTS/enter.sh" \
+			"$SCRIPTS/compile-headers.sh" "$compiler" "$language" "$@"
+	done
+}
+
+if [[ ${#patches[@]} -gt 0 ]]; then
+	tree=$("$SCRIPTS/kernel-tree.sh" patched)
+	check "headers: libbpf's are installed" "$SCRIPTS/enter.sh" make -s -C "$tree/tools/lib/bpf" \
+		"OUTPUT=$work/" "DESTDIR=$work/prefix" prefix= install_headers
+	compiles_headers "libbpf and linux/bpf.h of patches/" \
+		"$work/prefix/include" "$tree/tools/include/uapi"
+	compiles_headers "libbpf of patches/, linux/bpf.h of the system" "$work/prefix/include"
+	compiles_headers "libbpf and linux/bpf.h of the system"
+	if [[ ${TOOLCHAIN:-} == host ]]; then
+		echo "ok - headers: those of $OLDEST_HEADERS_SUITE # SKIP TOOLCHAIN=host has the system's only"
+		skipped=$((skipped + 1))
+	else
+		oldest=("$OLDEST_HEADERS/usr/include" "$OLDEST_HEADERS/usr/include/x86_64-linux-gnu")
+		compiles_headers "libbpf of patches/, linux/bpf.h of $OLDEST_HEADERS_SUITE" \
+			"$work/prefix/include" "${oldest[@]}"
+		compiles_headers "libbpf and linux/bpf.h of $OLDEST_HEADERS_SUITE" "${oldest[@]}"
+	fi
+fi
+
 echo "$passed passed, $failed failed, $skipped skipped"
 [[ $failed -eq 0 ]]

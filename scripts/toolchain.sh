@@ -13,7 +13,8 @@ hooks=(
 	'ln -s ../bin/busybox "$1/usr/sbin/poweroff"'
 	'mkdir -p "$1/etc/lvm"'
 )
-key=$(printf '%s\n' "$TOOLCHAIN_SUITE" "${TOOLCHAIN_PACKAGES[@]}" "${hooks[@]}" | hash_stdin)
+key=$(printf '%s\n' "$TOOLCHAIN_SUITE" "${TOOLCHAIN_PACKAGES[@]}" "${hooks[@]}" \
+	"$OLDEST_HEADERS_SUITE $OLDEST_HEADERS" "$(< "$SCRIPTS/oldest-headers.sh")" | hash_stdin)
 root=$MAP_TRACE_CACHE/toolchain/$key
 
 # What mmdebstrap would take by itself, but in the format that the hook reads:
@@ -59,7 +60,7 @@ make_root() {
 	as_root unshare --mount --propagation private --pid --fork --kill-child -- \
 		mmdebstrap --mode=root --variant=apt \
 		--aptopt='APT::Install-Recommends "false"' --include="$include" \
-		"${hooks[@]/#/--customize-hook=}" \
+		"${hooks[@]/#/--customize-hook=}" --customize-hook="$SCRIPTS/oldest-headers.sh" \
 		"$TOOLCHAIN_SUITE" "$root.new" "${archives[@]}" < /dev/null
 }
 

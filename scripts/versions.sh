@@ -23,13 +23,17 @@ TOOLCHAIN_PACKAGES=(
 	bindgen rust-clippy rust-src rustc rustfmt
 	# bpftool, libbpf and what is linked to them
 	libcap-dev "llvm-$LLVM_VERSION-dev" zlib1g-dev
-	# the distribution's own libbpf, for a test
-	libbpf-dev
+	# the distribution's own libbpf, for tests, and C++, which headers are compiled as
+	g++ libbpf-dev
 	# the guest
 	busybox-static iproute2 mount procps qemu-system-x86 strace udev util-linux virtme-ng
 	# checks
 	ca-certificates codespell curl file less python3-matplotlib shellcheck
 )
+
+# The Debian with the oldest headers that a program may be built with.
+OLDEST_HEADERS_SUITE=bookworm
+OLDEST_HEADERS=/usr/lib/map_trace/$OLDEST_HEADERS_SUITE
 
 # For TOOLCHAIN=host, where the kernel does not say: a vng that passes on the
 # status of a command and ends with 255 where the guest died, and the QEMU of

@@ -29,6 +29,10 @@ struct map_trace_link_info {
 	__u32 map_fd;
 	__u32 trace_type;
 	__u64 cookie;
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 };
 
 /* The map_trace member of struct bpf_link_info, and what precedes it */
@@ -87,3 +91,7 @@ int map_trace_get_info(int link_fd, struct map_trace_info *info);
 struct bpf_link *map_trace_link_wrap(int link_fd);
 
 #endif
+#ifdef __cplusplus
+}
+#endif
+

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,32 @@ struct obj_pin {
 	/* The kernel looks at it: not a hole, which nobody initializes */
 	__u32 zero;
 };
+
+/* What can be traced */
+static struct operation {
+	/* At the end of a section's name */
+	const char *name;
+	/* The function of the kernel that stands for it */
+	const char *target;
+	/* In enum bpf_map_trace_type */
+	const char *value_name;
+	int value;
+} operations[] = {
+#define UPDATE_ELEM 0
+	{ "UPDATE_ELEM", "bpf_map_trace__update_elem", "BPF_MAP_TRACE_UPDATE_ELEM", -EAGAIN },
+#define DELETE_ELEM 1
+	{ "DELETE_ELEM", "bpf_map_trace__delete_elem", "BPF_MAP_TRACE_DELETE_ELEM", -EAGAIN },
+};
+
+/* The parts of a section's name */
+struct section {
+	struct operation *operation;
+	const char *map;
+	int map_len;
+};
+
+/* Whose maps the sections name, while bpf_object__attach_skeleton() calls the handler */
+static __thread const struct bpf_object *object_of_skeleton;
 
 static struct btf *vmlinux_btf(void)
 {
@@ -79,22 +106,22 @@ int map_trace_attach_type(void)
 	return value;
 }
 
+static int operation_value(struct operation *operation)
+{
+	if (operation->value < 0)
+		operation->value = enum_or_unsupported("bpf_map_trace_type",
+						       operation->value_name);
+	return operation->value;
+}
+
 int map_trace_type_update(void)
 {
-	static int value = -EAGAIN;
-
-	if (value < 0)
-		value = enum_or_unsupported("bpf_map_trace_type", "BPF_MAP_TRACE_UPDATE_ELEM");
-	return value;
+	return operation_value(&operations[UPDATE_ELEM]);
 }
 
 int map_trace_type_delete(void)
 {
-	static int value = -EAGAIN;
-
-	if (value < 0)
-		value = enum_or_unsupported("bpf_map_trace_type", "BPF_MAP_TRACE_DELETE_ELEM");
-	return value;
+	return operation_value(&operations[DELETE_ELEM]);
 }
 
 int map_trace_target_id(const char *function)
@@ -197,61 +224,49 @@ out:
 	return link;
 }
 
-/* The target, and the map's name if @name is not NULL, of a section */
-static int parse_section(const char *section, const char **target, int *trace_type,
-			 char *name, size_t name_size)
+static int parse_section(const struct bpf_program *prog, struct section *section)
 {
-	const char *map = section + strlen(SECTION_PREFIX);
-	const char *slash = strrchr(map, '/');
+	const char *name = bpf_program__section_name(prog);
+	const char *slash = strrchr(name, '/');
+	size_t i;
 
-	if (!slash || slash == map)
-		return -EINVAL;
-	if (!strcmp(slash + 1, "UPDATE_ELEM")) {
-		*target = "bpf_map_trace__update_elem";
-		*trace_type = map_trace_type_update();
-	} else if (!strcmp(slash + 1, "DELETE_ELEM")) {
-		*target = "bpf_map_trace__delete_elem";
-		*trace_type = map_trace_type_delete();
-	} else {
-		return -EINVAL;
+	section->map = name + strlen(SECTION_PREFIX);
+	if (!strncmp(name, SECTION_PREFIX, strlen(SECTION_PREFIX)) && slash > section->map) {
+		section->map_len = slash - section->map;
+		for (i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
+			section->operation = &operations[i];
+			if (!strcmp(slash + 1, section->operation->name))
+				return 0;
+		}
 	}
-	if (name) {
-		if ((size_t)(slash - map) >= name_size)
-			slash = map + name_size - 1;
-		memcpy(name, map, slash - map);
-		name[slash - map] = '\0';
-	}
-	return 0;
+	fprintf(stderr, "map_trace: %s: section %s is not %s<map>/<operation>, for example "
+		"%s<map>/%s\n", bpf_program__name(prog), name, SECTION_PREFIX, SECTION_PREFIX,
+		operations[0].name);
+	return -EINVAL;
 }
 
 static int setup_program(struct bpf_program *prog, long cookie)
 {
-	const char *target;
-	int trace_type;
+	struct section section;
 
 	(void)cookie;
-	if (parse_section(bpf_program__section_name(prog), &target, &trace_type, NULL, 0)) {
-		fprintf(stderr, "map_trace: %s: section %s is not map_trace/<map>/UPDATE_ELEM "
-			"or map_trace/<map>/DELETE_ELEM\n", bpf_program__name(prog),
-			bpf_program__section_name(prog));
-		return -EINVAL;
-	}
-	return 0;
+	return parse_section(prog, &section);
 }
 
 static int prepare_load(struct bpf_program *prog, struct bpf_prog_load_opts *opts, long cookie)
 {
-	const char *target;
-	int id, trace_type;
+	struct section section;
+	int id, err;
 
 	(void)cookie;
-	if (parse_section(bpf_program__section_name(prog), &target, &trace_type, NULL, 0))
-		return -EINVAL;
+	err = parse_section(prog, &section);
+	if (err)
+		return err;
 	id = map_trace_attach_type();
 	if (id < 0)
 		goto unsupported;
 	opts->expected_attach_type = id;
-	id = map_trace_target_id(target);
+	id = map_trace_target_id(section.operation->target);
 	if (id < 0)
 		goto unsupported;
 	opts->attach_btf_id = id;
@@ -259,68 +274,214 @@ static int prepare_load(struct bpf_program *prog, struct bpf_prog_load_opts *opt
 
 unsupported:
 	fprintf(stderr, "map_trace: %s: this kernel's BTF has no %s: it cannot trace maps\n",
-		bpf_program__name(prog), target);
+		bpf_program__name(prog), section.operation->target);
 	return -EOPNOTSUPP;
 }
 
-/*
- * libbpf does not tell a handler which object a program is of. The kernel does: all
- * programs and maps of an object refer to the object's BTF. A map that was created
- * by others, or without BTF, is attached to with map_trace_attach().
- */
-static int find_map(const struct bpf_program *prog, const char *name)
+/* The variables that are maps, in an object's BTF. NULL if there are none */
+static const struct btf_type *map_variables(const struct btf *btf)
 {
-	struct bpf_prog_info prog_info = {};
-	__u32 len = sizeof(prog_info);
+	int id = btf ? btf__find_by_name_kind(btf, ".maps", BTF_KIND_DATASEC) : -ENOENT;
+
+	return id < 0 ? NULL : btf__type_by_id(btf, id);
+}
+
+/* Its type is another one in newer libbpfs. */
+static int count(const struct btf_type *variables)
+{
+	return variables ? btf_vlen(variables) : 0;
+}
+
+static const char *variable_name(const struct btf *btf, const struct btf_type *variables, int i)
+{
+	const struct btf_var_secinfo *info = btf_var_secinfos(variables) + i;
+
+	return btf__name_by_offset(btf, btf__type_by_id(btf, info->type)->name_off);
+}
+
+#define GIVE_FD "give the fd of a map to map_trace_attach()"
+#define GIVE_OBJECT "give its object to map_trace_attach_program() or " \
+	"map_trace_attach_skeleton(), or " GIVE_FD
+
+static int refuse(int err, const struct bpf_program *prog, const struct section *section,
+		  const char *reason, const char *remedy)
+{
+	fprintf(stderr, "map_trace: %s: map %.*s %s: %s\n", bpf_program__name(prog),
+		section->map_len, section->map, reason, remedy);
+	return err;
+}
+
+/* Which one of the variables the section names, or a negative errno */
+static int find_variable(const struct bpf_program *prog, const struct section *section,
+			 const struct btf *btf, const struct btf_type *variables)
+{
+	int i;
+
+	for (i = 0; i < count(variables); i++) {
+		const char *name = variable_name(btf, variables, i);
+
+		if (strlen(name) == (size_t)section->map_len &&
+		    !strncmp(name, section->map, section->map_len))
+			return i;
+	}
+	return refuse(-ENOENT, prog, section, "is not in its object", GIVE_FD);
+}
+
+/* The kernel keeps as much of a name. */
+static bool same_in_kernel(const char *name, const char *other)
+{
+	return !strncmp(name, other, BPF_OBJ_NAME_LEN - 1);
+}
+
+static int map_info(int fd, struct bpf_map_info *info)
+{
+	__u32 len = sizeof(*info);
+
+	memset(info, 0, len);
+	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
+}
+
+/*
+ * A new fd of the only map with this BTF and this name in the kernel. -ENOENT if there is
+ * none, -ENOTUNIQ if there are more
+ */
+static int find_in_kernel(__u32 btf_id, const char *name)
+{
 	int found = -ENOENT;
 	__u32 id = 0;
 
-	if (bpf_obj_get_info_by_fd(bpf_program__fd(prog), &prog_info, &len))
-		return -errno;
 	while (!bpf_map_get_next_id(id, &id)) {
-		struct bpf_map_info info = {};
 		int fd = bpf_map_get_fd_by_id(id);
+		struct bpf_map_info info;
 
 		if (fd < 0)
 			continue;
-		len = sizeof(info);
-		if (!bpf_obj_get_info_by_fd(fd, &info, &len) && info.btf_id &&
-		    info.btf_id == prog_info.btf_id && !strcmp(info.name, name)) {
-			if (found >= 0) {
-				close(found);
-				close(fd);
-				return -ENOTUNIQ;
-			}
-			found = fd;
+		if (map_info(fd, &info) || info.btf_id != btf_id ||
+		    !same_in_kernel(info.name, name)) {
+			close(fd);
 			continue;
 		}
-		close(fd);
+		if (found >= 0) {
+			close(found);
+			close(fd);
+			return -ENOTUNIQ;
+		}
+		found = fd;
 	}
-	return found;
+	if (errno == ENOENT)
+		return found;
+	if (found >= 0)
+		close(found);
+	return -errno;
 }
 
-static int attach_program(const struct bpf_program *prog, long cookie, struct bpf_link **link)
+/*
+ * Without the object, which libbpf does not give to a handler. The kernel knows that the
+ * program and the maps which were created with it have the same BTF, and that has the
+ * names of the object's variables in full. A map that was created by others has another
+ * BTF, or none. Returns a new fd, or a negative errno.
+ */
+static int find_map_of_program(const struct bpf_program *prog, const struct section *section)
+{
+	const struct btf_type *variables;
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+	const char *name;
+	struct btf *btf;
+	int wanted, i, fd;
+
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(prog), &info, &len))
+		return -errno;
+	btf = btf__load_from_kernel_by_id(info.btf_id);
+	if (!btf)
+		return -errno;
+	variables = map_variables(btf);
+	wanted = find_variable(prog, section, btf, variables);
+	fd = wanted;
+	if (wanted < 0)
+		goto out;
+	name = variable_name(btf, variables, wanted);
+	for (i = 0; i < count(variables); i++) {
+		if (i == wanted || !same_in_kernel(name, variable_name(btf, variables, i)))
+			continue;
+		fd = refuse(-ENOTUNIQ, prog, section, "and another one have the same name in the "
+			    "kernel, which cuts it", GIVE_OBJECT);
+		goto out;
+	}
+	fd = find_in_kernel(info.btf_id, name);
+	if (fd == -ENOENT)
+		refuse(fd, prog, section, "was not created with its object", GIVE_OBJECT);
+	else if (fd == -ENOTUNIQ)
+		refuse(fd, prog, section, "is not the only one of that name with the BTF of its "
+		       "object", GIVE_OBJECT);
+out:
+	btf__free(btf);
+	return fd;
+}
+
+/*
+ * With the object. bpf_map__reuse_fd() gives a map the name that the other one has in the
+ * kernel, but it stays in its place, and that is the place of the variable in the object's
+ * BTF. Each map that was created with the object shows that this is so. Returns the
+ * object's own fd, or a negative errno.
+ */
+static int find_map_of_object(const struct bpf_object *obj, const struct bpf_program *prog,
+			      const struct section *section)
+{
+	const struct btf *btf = bpf_object__btf(obj);
+	const struct btf_type *variables = map_variables(btf);
+	int wanted = find_variable(prog, section, btf, variables);
+	struct bpf_btf_info btf_info = {};
+	__u32 len = sizeof(btf_info);
+	struct bpf_map *map;
+	int i = 0, fd = -1;
+
+	if (wanted < 0)
+		return wanted;
+	if (bpf_obj_get_info_by_fd(bpf_object__btf_fd(obj), &btf_info, &len))
+		return refuse(-errno, prog, section, "is of an object without BTF in the kernel",
+			      GIVE_FD);
+	bpf_object__for_each_map(map, obj) {
+		struct bpf_map_info info;
+
+		if (i == count(variables))
+			break;
+		if (!map_info(bpf_map__fd(map), &info)) {
+			if (info.btf_id == btf_info.id &&
+			    !same_in_kernel(info.name, variable_name(btf, variables, i)))
+				break;
+			if (i == wanted)
+				fd = bpf_map__fd(map);
+		}
+		i++;
+	}
+	if (i < count(variables))
+		return refuse(-ENOTUNIQ, prog, section, "is of an object whose maps are not in the "
+			      "order of its BTF", GIVE_FD);
+	return fd < 0 ? refuse(-EINVAL, prog, section, "is not created", GIVE_FD) : fd;
+}
+
+/* @obj is NULL where it is not known. 0 or a negative errno */
+static int attach_to_map_of_section(const struct bpf_object *obj, const struct bpf_program *prog,
+				    struct bpf_link **link)
 {
 	int map_fd, link_fd, trace_type, err;
-	/* The kernel keeps as much of a name */
-	char name[BPF_OBJ_NAME_LEN];
-	const char *target;
+	struct section section;
 
-	(void)cookie;
 	*link = NULL;
-	err = parse_section(bpf_program__section_name(prog), &target, &trace_type, name,
-			    sizeof(name));
+	err = parse_section(prog, &section);
 	if (err)
 		return err;
-	map_fd = find_map(prog, name);
-	if (map_fd < 0) {
-		fprintf(stderr, "map_trace: %s: %s map %s with BTF in its object\n",
-			bpf_program__name(prog), map_fd == -ENOTUNIQ ? "more than one" : "no",
-			name);
+	trace_type = operation_value(section.operation);
+	if (trace_type < 0)
+		return trace_type;
+	map_fd = obj ? find_map_of_object(obj, prog, &section) :
+		       find_map_of_program(prog, &section);
+	if (map_fd < 0)
 		return map_fd;
-	}
 	link_fd = map_trace_attach(bpf_program__fd(prog), map_fd, trace_type, 0);
-	close(map_fd);
+	if (!obj)
+		close(map_fd);
 	if (link_fd < 0)
 		return link_fd;
 	*link = map_trace_link_wrap(link_fd);
@@ -330,6 +491,33 @@ static int attach_program(const struct bpf_program *prog, long cookie, struct bp
 		return err;
 	}
 	return 0;
+}
+
+static int attach_program(const struct bpf_program *prog, long cookie, struct bpf_link **link)
+{
+	(void)cookie;
+	return attach_to_map_of_section(object_of_skeleton, prog, link);
+}
+
+struct bpf_link *map_trace_attach_program(const struct bpf_object *obj,
+					  const struct bpf_program *prog)
+{
+	struct bpf_link *link;
+	int err = attach_to_map_of_section(obj, prog, &link);
+
+	if (err)
+		errno = -err;
+	return link;
+}
+
+int map_trace_attach_skeleton(struct bpf_object_skeleton *skeleton)
+{
+	int err;
+
+	object_of_skeleton = *skeleton->obj;
+	err = bpf_object__attach_skeleton(skeleton);
+	object_of_skeleton = NULL;
+	return err;
 }
 
 int map_trace_register(void)

@@ -4,13 +4,20 @@
  *
  * Call map_trace_register() once, before the first bpf_object__open(). From then on
  *
- *	SEC("map_trace/<map name>/UPDATE_ELEM")
- *	SEC("map_trace/<map name>/DELETE_ELEM")
+ *	SEC("map_trace/<map>/UPDATE_ELEM")
+ *	SEC("map_trace/<map>/DELETE_ELEM")
  *
- * load as map tracers, and a skeleton's attach function or bpf_program__attach()
- * attaches them to that map of the same object. A program whose section is only
- * "map_trace/<map name>/..." for the sake of its type can also be attached to any
- * map with map_trace_attach().
+ * load as map tracers. <map> is the name of a map's variable in the same object, and
+ * that map is what they are attached to, by
+ *
+ * - a skeleton's attach function or bpf_program__attach(), if it was created with the
+ *   object, and no other variable of the object has a name with the same 15 characters
+ *   in front. Where that is not so they fail, and say so on standard error: libbpf does
+ *   not give them the object.
+ * - map_trace_attach_skeleton() or map_trace_attach_program(), always, also where
+ *   bpf_map__reuse_fd() has put another map in its place.
+ *
+ * map_trace_attach() attaches to any map, whatever the section says.
  *
  * A libbpf that is older than the kernel knows neither the attach type nor the
  * extra information that BPF_LINK_CREATE takes, and the headers that a program is
@@ -22,17 +29,20 @@
 
 #include <linux/types.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct bpf_link;
+struct bpf_object;
+struct bpf_object_skeleton;
+struct bpf_program;
 
 /* As struct bpf_map_trace_link_info of linux/bpf.h */
 struct map_trace_link_info {
 	__u32 map_fd;
 	__u32 trace_type;
 	__u64 cookie;
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 };
 
 /* The map_trace member of struct bpf_link_info, and what precedes it */
@@ -73,6 +83,19 @@ int map_trace_target_id(const char *function);
 /* Register the section handler. Safe to call more than once. */
 int map_trace_register(void);
 
+/*
+ * Attach to the map of @obj that the section of @prog names. Returns NULL and sets errno
+ * on failure.
+ */
+struct bpf_link *map_trace_attach_program(const struct bpf_object *obj,
+					  const struct bpf_program *prog);
+
+/*
+ * In place of a skeleton's attach function, whose work it does: given skel->skeleton, it
+ * attaches all programs that are to be attached. 0 or a negative errno
+ */
+int map_trace_attach_skeleton(struct bpf_object_skeleton *skeleton);
+
 /* These return a link's fd, or a negative errno. */
 int map_trace_link_create(const struct map_trace_link_create *create);
 int map_trace_attach(int prog_fd, int map_fd, __u32 trace_type, __u64 cookie);
@@ -90,8 +113,8 @@ int map_trace_get_info(int link_fd, struct map_trace_info *info);
  */
 struct bpf_link *map_trace_link_wrap(int link_fd);
 
-#endif
 #ifdef __cplusplus
 }
 #endif
 
+#endif

@@ -11,6 +11,8 @@
 
 #include <linux/bpf.h>
 
+#include "stock_libbpf.skel.h"
+
 FIXTURE(stock_libbpf) {
 	struct bpf_object *obj;
 	struct bpf_map *source;
@@ -197,12 +199,223 @@ TEST_F(stock_libbpf, link_updates_its_program)
 	EXPECT_EQ(0, bpf_link__destroy(link));
 }
 
+/* Map names: what the handler cannot tell it does not guess. */
+
+static char said[1024];
+
+/* Attach as the section says, without the object if it is NULL; @said is the error. */
+static struct bpf_link *attach_and_listen(const struct bpf_object *obj,
+					  const struct bpf_program *prog)
+{
+	int saved = dup(STDERR_FILENO), listening = memfd_create("stderr", MFD_CLOEXEC);
+	struct bpf_link *link;
+	ssize_t len;
+	int err;
+
+	dup2(listening, STDERR_FILENO);
+	link = obj ? map_trace_attach_program(obj, prog) : bpf_program__attach(prog);
+	err = errno;
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	len = pread(listening, said, sizeof(said) - 1, 0);
+	said[len > 0 ? len : 0] = '\0';
+	close(listening);
+	errno = err;
+	return link;
+}
+
+#define EXPECT_REFUSED(error, obj, prog, ...) do {				\
+	const char *_texts[] = { __VA_ARGS__ };					\
+	unsigned int _i;							\
+										\
+	EXPECT_EQ(NULL, attach_and_listen(obj, prog));				\
+	EXPECT_EQ(error, errno);						\
+	for (_i = 0; _i < sizeof(_texts) / sizeof(_texts[0]); _i++) {		\
+		EXPECT_NE(NULL, strstr(said, _texts[_i]))			\
+			TH_LOG("\"%s\" is not in:\n%s", _texts[_i], said);	\
+	}									\
+} while (0)
+
+static __u32 map_of_link(const struct bpf_link *link)
+{
+	struct map_trace_info info;
+
+	return map_trace_get_info(bpf_link__fd(link), &info) ? 0 : info.map_id;
+}
+
+#define MAP(obj, name) bpf_object__find_map_by_name(obj, name)
+
 TEST_F(stock_libbpf, missing_map_of_the_section_is_enoent)
 {
+	const struct bpf_program *prog = PROG("tracer_of_missing_map");
+
 	ASSERT_EQ(0, bpf_program__set_autoload(PROG("tracer_of_missing_map"), true));
 	ASSERT_EQ(0, bpf_object__load(self->obj));
-	EXPECT_EQ(NULL, bpf_program__attach(PROG("tracer_of_missing_map")));
-	EXPECT_EQ(ENOENT, errno);
+	EXPECT_REFUSED(ENOENT, NULL, prog, "tracer_of_missing_map: map no_such_map is not in",
+		       "map_trace_attach()");
+	EXPECT_REFUSED(ENOENT, self->obj, prog, "tracer_of_missing_map: map no_such_map is not in",
+		       "map_trace_attach()");
+}
+
+TEST_F(stock_libbpf, map_with_the_name_of_another_in_the_kernel_needs_the_object)
+{
+	const struct bpf_map *map = MAP(self->obj, "connections_by_cpu");
+	const struct bpf_program *prog = PROG("tracer_of_long_name");
+	struct bpf_link *link;
+
+	ASSERT_EQ(0, bpf_object__load(self->obj));
+	EXPECT_REFUSED(ENOTUNIQ, NULL, prog,
+		       "tracer_of_long_name: map connections_by_cpu and another one",
+		       "map_trace_attach_program()", "map_trace_attach_skeleton()",
+		       "map_trace_attach()");
+
+	link = attach_and_listen(self->obj, prog);
+	ASSERT_NE(NULL, link) TH_LOG("%s", said);
+	EXPECT_EQ(id_of_map(bpf_map__fd(map)), map_of_link(link));
+	ASSERT_EQ(0, update(MAP(self->obj, "connections_by_pid"), 1, 11));
+	EXPECT_EQ(0, lookup(self->mirror, 1));
+	ASSERT_EQ(0, update(map, 1, 12));
+	EXPECT_EQ(12, lookup(self->mirror, 1));
+	EXPECT_EQ(0, bpf_link__destroy(link));
+}
+
+/* A second object that reuses maps of the first one, with other names and with its own */
+FIXTURE(reused) {
+	struct bpf_object *obj;
+	struct stock_libbpf_bpf *skel;
+	const struct bpf_map *by_cpu;
+	const struct bpf_map *source;
+};
+
+FIXTURE_SETUP(reused)
+{
+	ASSERT_EQ(0, map_trace_setup());
+	self->obj = bpf_object__open_file("stock_libbpf.bpf.o", NULL);
+	ASSERT_NE(NULL, self->obj);
+	ASSERT_EQ(0, bpf_object__load(self->obj));
+	self->by_cpu = MAP(self->obj, "mirror");
+	self->source = MAP(self->obj, "source");
+
+	self->skel = stock_libbpf_bpf__open();
+	ASSERT_NE(NULL, self->skel);
+	ASSERT_EQ(0, bpf_map__reuse_fd(self->skel->maps.connections_by_cpu,
+				       bpf_map__fd(self->by_cpu)));
+	ASSERT_EQ(0, bpf_map__reuse_fd(self->skel->maps.source, bpf_map__fd(self->source)));
+	/* Not its own name any more, but that of another one of its variables */
+	ASSERT_STREQ("mirror", bpf_map__name(self->skel->maps.connections_by_cpu));
+	ASSERT_EQ(0, stock_libbpf_bpf__load(self->skel));
+}
+
+FIXTURE_TEARDOWN(reused)
+{
+	stock_libbpf_bpf__destroy(self->skel);
+	bpf_object__close(self->obj);
+}
+
+TEST_F(reused, handler_refuses)
+{
+	EXPECT_REFUSED(ENOTUNIQ, NULL, self->skel->progs.tracer_of_long_name,
+		       "tracer_of_long_name: map connections_by_cpu and another one",
+		       "map_trace_attach_program()", "map_trace_attach()");
+	EXPECT_REFUSED(ENOENT, NULL, self->skel->progs.mirror_update,
+		       "mirror_update: map source was not created with its object",
+		       "map_trace_attach_program()", "map_trace_attach()");
+	EXPECT_GT(0, stock_libbpf_bpf__attach(self->skel));
+}
+
+TEST_F(reused, program_is_attached_with_the_object)
+{
+	struct stock_libbpf_bpf *skel = self->skel;
+	struct bpf_link *links[2];
+
+	links[0] = attach_and_listen(skel->obj, skel->progs.tracer_of_long_name);
+	ASSERT_NE(NULL, links[0]) TH_LOG("%s", said);
+	EXPECT_EQ(id_of_map(bpf_map__fd(self->by_cpu)), map_of_link(links[0]));
+	links[1] = attach_and_listen(skel->obj, skel->progs.mirror_delete);
+	ASSERT_NE(NULL, links[1]) TH_LOG("%s", said);
+	EXPECT_EQ(id_of_map(bpf_map__fd(self->source)), map_of_link(links[1]));
+
+	ASSERT_EQ(0, update(skel->maps.connections_by_pid, 1, 11));
+	EXPECT_EQ(0, lookup(skel->maps.mirror, 1));
+	ASSERT_EQ(0, update(self->by_cpu, 1, 12));
+	EXPECT_EQ(12, lookup(skel->maps.mirror, 1));
+	ASSERT_EQ(0, update(self->source, 1, 1));
+	ASSERT_EQ(0, delete(self->source, 1));
+	EXPECT_EQ(0, lookup(skel->maps.mirror, 1));
+	EXPECT_EQ(0, bpf_link__destroy(links[0]));
+	EXPECT_EQ(0, bpf_link__destroy(links[1]));
+}
+
+TEST_F(reused, skeleton_is_attached_with_the_object)
+{
+	__u32 by_cpu = id_of_map(bpf_map__fd(self->by_cpu));
+	__u32 source = id_of_map(bpf_map__fd(self->source));
+	struct stock_libbpf_bpf *skel = self->skel;
+
+	ASSERT_EQ(0, map_trace_attach_skeleton(skel->skeleton));
+	ASSERT_NE(NULL, skel->links.tracer_of_long_name);
+	ASSERT_NE(NULL, skel->links.mirror_update);
+	ASSERT_NE(NULL, skel->links.mirror_delete);
+	EXPECT_EQ(by_cpu, map_of_link(skel->links.tracer_of_long_name));
+	EXPECT_EQ(source, map_of_link(skel->links.mirror_update));
+	EXPECT_EQ(source, map_of_link(skel->links.mirror_delete));
+
+	ASSERT_EQ(0, update(self->source, 1, 11));
+	EXPECT_EQ(11, lookup(skel->maps.mirror, 1));
+	/* Only while it attaches this one */
+	EXPECT_REFUSED(ENOENT, NULL, skel->progs.mirror_update, "map source was not created");
+	stock_libbpf_bpf__detach(skel);
+	ASSERT_EQ(0, update(self->source, 2, 22));
+	EXPECT_EQ(0, lookup(skel->maps.mirror, 2));
+}
+
+/* With the object, a map's place decides. It is not taken for granted. */
+TEST_F(stock_libbpf, maps_that_are_not_in_the_order_of_btf_are_refused)
+{
+	struct bpf_link *link;
+
+	ASSERT_EQ(0, bpf_object__load(self->obj));
+	link = attach_and_listen(self->obj, PROG("mirror_update"));
+	ASSERT_NE(NULL, link) TH_LOG("%s", said);
+	EXPECT_EQ(0, bpf_link__destroy(link));
+
+	ASSERT_EQ(0, bpf_map__reuse_fd(MAP(self->obj, "runs"), bpf_map__fd(self->mirror)));
+	EXPECT_REFUSED(ENOTUNIQ, self->obj, PROG("mirror_update"),
+		       "mirror_update: map source is of an object whose maps are not in the order",
+		       "map_trace_attach()");
+}
+
+TEST_F(stock_libbpf, map_that_is_not_created_is_einval)
+{
+	const struct bpf_program *prog = PROG("tracer_of_long_name");
+
+	ASSERT_EQ(0, bpf_map__set_autocreate(MAP(self->obj, "connections_by_cpu"), false));
+	ASSERT_EQ(0, bpf_object__load(self->obj));
+	EXPECT_REFUSED(EINVAL, self->obj, prog,
+		       "tracer_of_long_name: map connections_by_cpu is not created",
+		       "map_trace_attach()");
+}
+
+/* More than one map with the name and the BTF: somebody else has created one. */
+TEST_F(stock_libbpf, second_map_with_the_btf_of_the_object_is_enotuniq)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	struct bpf_link *link;
+	int other;
+
+	ASSERT_EQ(0, bpf_object__load(self->obj));
+	opts.btf_fd = bpf_object__btf_fd(self->obj);
+	opts.btf_key_type_id = bpf_map__btf_key_type_id(self->source);
+	opts.btf_value_type_id = bpf_map__btf_value_type_id(self->source);
+	other = bpf_map_create(BPF_MAP_TYPE_HASH, "source", 4, 8, 64, &opts);
+	ASSERT_LE(0, other);
+	EXPECT_REFUSED(ENOTUNIQ, NULL, PROG("mirror_update"),
+		       "mirror_update: map source is not the only one", "map_trace_attach()");
+	link = attach_and_listen(self->obj, PROG("mirror_update"));
+	ASSERT_NE(NULL, link) TH_LOG("%s", said);
+	EXPECT_EQ(id_of_map(bpf_map__fd(self->source)), map_of_link(link));
+	EXPECT_EQ(0, bpf_link__destroy(link));
+	close(other);
 }
 
 TEST_HARNESS_MAIN

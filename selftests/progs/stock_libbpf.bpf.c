@@ -19,6 +19,21 @@ struct {
 	__type(value, __u64);
 } mirror SEC(".maps");
 
+/* Two maps that the kernel calls the same */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u64);
+} connections_by_cpu SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32);
+	__type(value, __u64);
+} connections_by_pid SEC(".maps");
+
 /* By cookie */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -48,6 +63,12 @@ int count_update(struct bpf_map_trace_ctx__update_elem *ctx)
 	if (count)
 		__sync_fetch_and_add(count, 1);
 	return 0;
+}
+
+SEC("map_trace/connections_by_cpu/UPDATE_ELEM")
+int tracer_of_long_name(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	return bpf_map_update_elem(&mirror, ctx->key, ctx->value, 0) ? 1 : 0;
 }
 
 SEC("?map_trace/no_such_map/UPDATE_ELEM")

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The next version of migration_old.bpf.c, with another layout of its keys, and what
- * brings it up to date: tracers of the old map, and a copy of what is in it.
+ * brings it up to date: tracers of the old map, and a copy of what is in it. Both are the
+ * code of Documentation/migration.rst.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -12,7 +13,7 @@ char _license[] SEC("license") = "GPL";
 
 #define EPERM 1
 
-/* That of the old version, which user space puts in here */
+/* That of the old version, which has another name there: user space puts it in here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_FILES);
@@ -79,23 +80,7 @@ static struct file_new convert(const struct file_old *old)
 	return new;
 }
 
-SEC("map_trace/old_files/UPDATE_ELEM")
-int follow_update(struct bpf_map_trace_ctx__update_elem *ctx)
-{
-	struct file_new key = convert(ctx->key);
-
-	return bpf_map_update_elem(&new_files, &key, ctx->value, BPF_ANY) ? 1 : 0;
-}
-
-SEC("map_trace/old_files/DELETE_ELEM")
-int follow_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
-{
-	struct file_new key = convert(ctx->key);
-
-	/* Not there yet: the copy has not come this far. */
-	bpf_map_delete_elem(&new_files, &key);
-	return 0;
-}
+#include "migration-1.c"
 
 /*
  * For the tests: the copy waits, and another thread does at this very point what could
@@ -164,32 +149,26 @@ int copy_plain(struct bpf_iter__bpf_map_elem *ctx)
 	return 0;
 }
 
-/* The copy that Documentation/migration.rst describes */
-SEC("iter/bpf_map_elem")
-int copy_safe(struct bpf_iter__bpf_map_elem *ctx)
+/*
+ * The copy that is safe. Whatever it calls to change the new map waits before and after.
+ */
+static long update_at_points(void *map, const struct file_new *key, const void *value, __u64 flags)
 {
-	struct file_old *element_key = ctx->key, old;
-	__u64 *element = ctx->value, value;
-	struct file_new key;
+	long err;
 
-	if (!element_key || !element)
-		return 0;
-	old = *element_key;
-	key = convert(&old);
-	value = *element;
-	test_point(&key, COPY_HAS_READ);
-
-	/* What is there already is newer: a tracer has put it there. */
-	if (bpf_map_update_elem(&new_files, &key, &value, BPF_NOEXIST))
-		return 0;
-	copied++;
-	test_point(&key, COPY_HAS_INSERTED);
-
-	/* A delete before the insertion found nothing to delete. */
-	if (bpf_map_lookup_elem(&old_files, &old))
-		return 0;
-	test_point(&key, COPY_HAS_FOUND_IT_GONE);
-	if (!bpf_map_delete_elem(&new_files, &key))
-		taken_back++;
-	return 0;
+	test_point(key, COPY_HAS_READ);
+	err = bpf_map_update_elem(map, key, value, flags);
+	if (!err)
+		test_point(key, COPY_HAS_INSERTED);
+	return err;
 }
+
+static long delete_at_point(void *map, const struct file_new *key)
+{
+	test_point(key, COPY_HAS_FOUND_IT_GONE);
+	return bpf_map_delete_elem(map, key);
+}
+
+#define bpf_map_update_elem update_at_points
+#define bpf_map_delete_elem delete_at_point
+#include "migration-2.c"

@@ -18,7 +18,7 @@ struct {
 	__uint(max_entries, MAX_FILES);
 	__type(key, struct file_old);
 	__type(value, __u64);
-} old_files SEC(".maps");
+} open_files SEC(".maps");
 
 /* Who is watched: nobody until user space says */
 __u32 pid;
@@ -38,7 +38,7 @@ int BPF_PROG(after_openat, const struct pt_regs *regs, long fd)
 	if (!is_watched() || fd < 0)
 		return 0;
 	value = __sync_fetch_and_add(&opened, 1);
-	bpf_map_update_elem(&old_files, &key, &value, BPF_ANY);
+	bpf_map_update_elem(&open_files, &key, &value, BPF_ANY);
 	return 0;
 }
 
@@ -49,7 +49,7 @@ long BPF_PROG(before_close, const struct pt_regs *regs)
 	struct file_old key = { .pid = pid, .fd = regs->di };
 
 	if (is_watched())
-		bpf_map_delete_elem(&old_files, &key);
+		bpf_map_delete_elem(&open_files, &key);
 	return 0;
 }
 
@@ -61,5 +61,5 @@ long BPF_PROG(may_write, const struct pt_regs *regs)
 	/* Standard output and error are everybody's. */
 	if (!is_watched() || key.fd <= 2)
 		return 0;
-	return bpf_map_lookup_elem(&old_files, &key) ? 0 : -EPERM;
+	return bpf_map_lookup_elem(&open_files, &key) ? 0 : -EPERM;
 }

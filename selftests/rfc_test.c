@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the RFC's own tests showed, by its names. That a program may use its whole stack,
- * and not more, is in verifier_test.c.
+ * What the RFC's own tests showed, by its names, with the section handler of libbpf. That
+ * a program may use its whole stack, and not more, is in verifier_test.c.
  */
 #include "testing_helpers.h"
 
@@ -11,6 +11,7 @@
 
 #include "progs/rfc.h"
 #include "rfc.skel.h"
+#include "rfc_new.skel.h"
 
 FIXTURE(rfc) {
 	struct rfc_bpf *skel;
@@ -19,7 +20,7 @@ FIXTURE(rfc) {
 
 FIXTURE_SETUP(rfc)
 {
-	ASSERT_EQ(0, map_trace_setup());
+	ASSERT_EQ(0, map_trace_module_load());
 	self->skel = rfc_bpf__open_and_load();
 	ASSERT_NE(NULL, self->skel);
 	self->kprobe = bpf_program__attach(self->skel->progs.on_sys_bpf);
@@ -135,6 +136,79 @@ TEST_F(rfc, all_attach_at_once)
 	EXPECT_EQ(collatz(RFC_VALUE), value);
 	EXPECT_EQ(0, lookup(self->skel->maps.tracer_map, collatz(RFC_KEY), &value));
 	EXPECT_EQ(getpid(), value);
+}
+
+static int elements(int map)
+{
+	struct rfc_new_key key, *previous = NULL;
+	int count = 0;
+
+	while (!bpf_map_get_next_key(map, previous, &key)) {
+		previous = &key;
+		count++;
+	}
+	return count;
+}
+
+static __u32 lookup_new(int map, __u32 number)
+{
+	struct rfc_new_key key = { .number = number };
+	__u32 value = 0;
+
+	return bpf_map_lookup_elem(map, &key, &value) ? 0 : value;
+}
+
+/*
+ * The example: tracers and a copy, from an object that reuses the old map and the new one
+ * of two versions of a program, which call them the same, and not as the object does
+ */
+TEST_F(rfc, real_world_example_follows_the_map_that_is_reused)
+{
+	int map = bpf_map__fd(self->skel->maps.traced_map), new_map, iter;
+	union bpf_iter_link_info info = { .map.map_fd = map };
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts,
+		.link_info = &info, .link_info_len = sizeof(info),
+	);
+	__u32 before = 1, value = 11;
+	struct rfc_new_bpf *new;
+	char buffer[64];
+
+	ASSERT_EQ(0, bpf_map_update_elem(map, &before, &value, 0));
+	new_map = bpf_map_create(BPF_MAP_TYPE_HASH, "traced_map", sizeof(struct rfc_new_key),
+				 sizeof(__u32), 16, NULL);
+	ASSERT_LE(0, new_map);
+
+	new = rfc_new_bpf__open();
+	ASSERT_NE(NULL, new);
+	ASSERT_EQ(0, bpf_map__reuse_fd(new->maps.old_map, map));
+	ASSERT_EQ(0, bpf_map__reuse_fd(new->maps.new_map, new_map));
+	bpf_program__set_autoattach(new->progs.bulk_migration, false);
+	ASSERT_EQ(0, rfc_new_bpf__load(new));
+	ASSERT_EQ(0, rfc_new_bpf__attach(new));
+
+	/* The tracers, before the copy */
+	EXPECT_EQ(0, elements(new_map));
+	ASSERT_EQ(0, trigger(self->skel, false));
+	EXPECT_EQ(1, elements(new_map));
+	EXPECT_EQ(RFC_VALUE, lookup_new(new_map, RFC_KEY));
+
+	/* The copy */
+	new->links.bulk_migration = bpf_program__attach_iter(new->progs.bulk_migration, &opts);
+	ASSERT_NE(NULL, new->links.bulk_migration);
+	iter = bpf_iter_create(bpf_link__fd(new->links.bulk_migration));
+	ASSERT_LE(0, iter);
+	EXPECT_EQ(0, read(iter, buffer, sizeof(buffer)));
+	close(iter);
+	EXPECT_EQ(2, elements(new_map));
+	EXPECT_EQ(RFC_VALUE, lookup_new(new_map, RFC_KEY));
+	EXPECT_EQ(11, lookup_new(new_map, before));
+
+	/* And after it */
+	ASSERT_EQ(0, trigger(self->skel, true));
+	EXPECT_EQ(1, elements(new_map));
+	EXPECT_EQ(11, lookup_new(new_map, before));
+	rfc_new_bpf__destroy(new);
+	close(new_map);
 }
 
 static int traced_bytes(struct rfc_bpf *skel)

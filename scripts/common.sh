@@ -127,12 +127,17 @@ run_logged() {
 lock() {
 	local file=$1 mode=--exclusive
 	[[ ${2:-} != shared ]] || mode=--shared
-	mkdir -p "$(dirname "$file")"
-	exec {LOCKED_FD}>>"$file"
-	if ! flock --nonblock "$mode" "$LOCKED_FD"; then
-		say "waiting for another run that holds $file"
-		flock "$mode" "$LOCKED_FD"
-	fi
+	while true; do
+		mkdir -p "$(dirname "$file")"
+		exec {LOCKED_FD}>>"$file"
+		if ! flock --nonblock "$mode" "$LOCKED_FD"; then
+			say "waiting for another run that holds $file"
+			flock "$mode" "$LOCKED_FD"
+		fi
+		# What is locked by now may be a file that distclean has removed.
+		[[ ! $file -ef /proc/self/fd/$LOCKED_FD ]] || break
+		exec {LOCKED_FD}>&-
+	done
 }
 
 unlock() {

@@ -90,8 +90,9 @@ compile() {
 start() {
 	local file
 	if [[ ! -e $tree/Makefile ]]; then
-		rm -rf "$tree"
-		cp -al "$source/linux" "$tree"
+		rm -rf "$tree" "$tree.new"
+		cp -al "$source/linux" "$tree.new"
+		mv "$tree.new" "$tree"
 	fi
 	[[ -e $tree/.map_trace_patched ]] || : > "$tree/.map_trace_patched"
 	while IFS= read -r file; do

@@ -13,7 +13,7 @@ TESTS ?=
 MUTANTS ?=
 CMD ?=
 V ?= 0
-export KSRC TOOLCHAIN ACCEL TESTS MUTANTS V
+export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS MUTANTS V
 
 # Where a target has a kernel of its own, CONFIG= overrides.
 config = $(or $(CONFIG),$(1))
@@ -91,6 +91,9 @@ Targets
 
 Variables
   KSRC=       a kernel tree or tarball to take instead of the one of the archive
+  KERNEL_TARBALL=  the address of a tarball, for where the archive has no kernel that serves
+  MIRROR=     the address of an archive of Debian to take instead of those that apt on
+              this machine is set up with, and after a space that of its security updates
   TOOLCHAIN=host   use the tools of this machine
   ACCEL=      kvm or tcg; without it, KVM where a guest really boots
   CONFIG=     release or debug, in place of the target's own: debug for test,

@@ -31,9 +31,32 @@ files() {
 	done
 }
 
+make_toolchain
 source=$("$SCRIPTS/kernel-source.sh")
 patches=(patches/*.patch)
 [[ -e ${patches[0]} ]] || patches=()
+
+# count_results FILE: shows TAP, and has its number of results in "results".
+count_results() {
+	results=0
+	while IFS= read -r line; do
+		echo "$line"
+		case $line in
+		"ok "*) passed=$((passed + 1)) results=$((results + 1)) ;;
+		"not ok "*) failed=$((failed + 1)) results=$((results + 1)) ;;
+		"1..0 # SKIP "*) skipped=$((skipped + 1)) ;;
+		esac
+	done < "$1"
+}
+
+# --- the set-up
+status=0
+"$SCRIPTS/setup-test.sh" > "$work/setup.tap" || status=$?
+count_results "$work/setup.tap"
+if [[ $status -ne 0 ]]; then
+	echo "not ok - set-up: its tests end with status $status, after $results"
+	failed=$((failed + 1))
+fi
 
 # --- shell
 mapfile -t shell < <(files | while IFS= read -r file; do
@@ -75,15 +98,9 @@ for patch in "${patches[@]}"; do
 	check "checkpatch: ${patch##*/}" checkpatch "$MAP_TRACE_ROOT/$patch"
 done
 if [[ ${#patches[@]} -gt 0 ]]; then
-	status=0 results=0
+	status=0
 	"$SCRIPTS/check-series.sh" > "$work/series.tap" || status=$?
-	while IFS= read -r line; do
-		echo "$line"
-		case $line in
-		"ok "*) passed=$((passed + 1)) results=$((results + 1)) ;;
-		"not ok "*) failed=$((failed + 1)) results=$((results + 1)) ;;
-		esac
-	done < "$work/series.tap"
+	count_results "$work/series.tap"
 	# It ended before it had tried them all, and not for what a patch does.
 	if [[ $results -lt ${#patches[@]} ]] && ! grep -q '^not ok ' "$work/series.tap"; then
 		echo "not ok - series: $results of ${#patches[@]} results (status $status)"

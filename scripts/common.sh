@@ -4,14 +4,17 @@
 
 set -euo pipefail
 
+# For whoever started the script, where its output goes to a log for a while too.
+exec {SAY_FD}>&2
+
 say() {
-	printf '%s\n' "$*" >&2
+	printf '%s\n' "$*" >&"$SAY_FD"
 }
 
 die() {
-	printf 'error: %s\n' "$1" >&2
+	printf 'error: %s\n' "$1" >&"$SAY_FD"
 	shift
-	[[ $# -eq 0 ]] || printf '       %s\n' "$@" >&2
+	[[ $# -eq 0 ]] || printf '       %s\n' "$@" >&"$SAY_FD"
 	exit 1
 }
 
@@ -47,6 +50,11 @@ TEST_GUEST=(--cache-files --append rcupdate.rcu_expedited=1)
 # What a guest with the debug kernel gets, whose shadow takes an eighth
 # shellcheck disable=SC2034
 DEBUG_MEMORY=2G
+
+# make_toolchain: where its failure would be taken for that of what runs in it.
+make_toolchain() {
+	"$SCRIPTS/enter.sh" true
+}
 
 # The make that may have started us has its own job server and flags, which
 # are no business of the builds below.
@@ -95,9 +103,38 @@ heartbeat() {
 	done
 }
 
+# free_space DIRECTORY: in MB
+free_space() {
+	df --output=avail --block-size=1M "$1" | tail -n 1 | tr -d ' '
+}
+
+# need_space GB WHAT: before it is begun, and not when half of it is there.
+need_space() {
+	local free
+	free=$(free_space "$MAP_TRACE_CACHE")
+	[[ $free -ge $(($1 * 1024)) ]] || die "the disk is too full: $2 takes about $1 GB," \
+		"and $free MB are free in $MAP_TRACE_CACHE" \
+		"make room there, or take another cache: XDG_CACHE_HOME=DIRECTORY"
+}
+
+# explain_full_disk LOG: fails if that was not what ended it.
+explain_full_disk() {
+	local directory
+	if ! grep -qaE 'No space left on device|Disk quota exceeded|have enough free space' "$1" &&
+		[[ $(free_space "$MAP_TRACE_CACHE") -gt 0 && $(free_space "$LOGS") -gt 0 ]]; then
+		return 1
+	fi
+	say "The disk is full. Free space, in MB:"
+	for directory in "$MAP_TRACE_CACHE" "$MAP_TRACE_ROOT" /var /tmp; do
+		say "  $(free_space "$directory") in $directory"
+	done
+	say "Make room, then run the same command again: what is finished is kept."
+}
+
 # run_logged WHAT LOG COMMAND...: runs a long command with its output in a
 # log file; says where that is, how far it got, and how it ended.
 # STEPS_EXPECTED is the number of steps of an earlier run, where one is known.
+# ON_FAILURE is what helps then: a text, or a function that prints it for a log.
 run_logged() {
 	local what=$1 log=$2 start=$SECONDS status=0 beat
 	shift 2
@@ -116,7 +153,13 @@ run_logged() {
 	if [[ $status -ne 0 ]]; then
 		say "$what failed with status $status after $(elapsed $((SECONDS - start))). The end of $log:"
 		tail -n 40 "$log" | sed 's/^/  | /' >&2
-		say "${ON_FAILURE:-What is finished is kept: the same command goes on from here.}"
+		if ! explain_full_disk "$log"; then
+			if [[ $(type -t "${ON_FAILURE:-}") == function ]]; then
+				say "$("$ON_FAILURE" "$log")"
+			else
+				say "${ON_FAILURE:-What is finished is kept: the same command goes on from here.}"
+			fi
+		fi
 		return "$status"
 	fi
 	say "$what: done in $(elapsed $((SECONDS - start)))"

@@ -14,6 +14,7 @@ config=${2:-debug}
 fragments=("$MAP_TRACE_ROOT/configs/base.config" "$MAP_TRACE_ROOT/configs/$config.config")
 [[ -e ${fragments[1]} ]] || die "CONFIG=$config: there is no configs/$config.config"
 
+make_toolchain
 suffix=$("$SCRIPTS/llvm-suffix.sh")
 tree=$("$SCRIPTS/kernel-tree.sh" "$series")
 # What compiles it, not what else the toolchain holds.

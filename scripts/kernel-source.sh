@@ -2,11 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0
 # Fetches and unpacks the kernel that the patches apply to, once, and prints
 # where it is: a directory that holds the tree (linux/) and its version.
-# KSRC= is a tree or a tarball to take instead.
+# KSRC= is a tree or a tarball to take instead, KERNEL_TARBALL= the address of a
+# tarball for where the archive has none.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=apt.sh
+source "$SCRIPTS/apt.sh"
 
 KSRC=${KSRC:-}
+KERNEL_TARBALL=${KERNEL_TARBALL:-}
+# The seconds with less than 1 kB/s after which a download is given up.
+STALL_TIME=${STALL_TIME:-60}
 if [[ -n $KSRC ]]; then
 	[[ -e $KSRC ]] || die "KSRC=$KSRC: no such file or directory"
 	KSRC=$(realpath "$KSRC")
@@ -37,41 +43,91 @@ source_key() {
 	fi
 }
 
-# The package, when the toolchain's archive has it in a version that serves.
-download_package() {
-	local deb version
-	mkdir -p "$new/download" || return
-	MAP_TRACE_BIND=$new "$SCRIPTS/enter.sh" sh -ec '
-		cd "$1"
-		mkdir -p /tmp/apt/lists/partial /tmp/apt/cache/archives/partial
-		echo "Dir::State::lists \"/tmp/apt/lists\"; Dir::Cache \"/tmp/apt/cache\";
-			APT::Sandbox::User \"root\"; Acquire::Retries \"3\";" > /tmp/apt/conf
-		export APT_CONFIG=/tmp/apt/conf
-		apt-get update
-		apt-get download "$2/$3" || apt-get download "$2"' \
-		sh "$new/download" "$KERNEL_PACKAGE" "$KERNEL_PACKAGE_SUITE" || return 1
-	deb=("$new"/download/*.deb)
-	[[ -e ${deb[0]} ]] || return 1
-	version=$("$SCRIPTS/enter.sh" dpkg-deb -f "${deb[0]}" Version) || return
-	echo "package version: $version"
-	version=${version%%-*}
-	if [[ $(printf '%s\n' "$version" "$KERNEL_VERSION" | sort -V | head -n 1) != \
-		"$KERNEL_VERSION" ]]; then
-		echo "the archive holds only $version, $KERNEL_VERSION is wanted"
-		return 1
+own_apt() {
+	LC_ALL=C "$1" -c "$download/apt.conf" "${@:2}"
+}
+
+# Whether all that apt could not fetch is not there: that is what the archive says, and
+# not what happened between here and there.
+only_missing() {
+	local errors
+	errors=$(grep '^E: ' "$1" | grep -v 'Some index files failed') &&
+		! grep -qvE "does not have a Release file|  404  " <<< "$errors"
+}
+
+# Has the package and its version in "package", or in "absent" why the archive has none
+# that serves. Fails where that cannot be told.
+find_package() {
+	local line output=$download/update.log version status=0
+	package='' absent=''
+	find_archives || status=$?
+	[[ $status -ne 2 ]] || return "$status"
+	if [[ $status -ne 0 ]] ||
+		! line=$(archive_line Debian "$KERNEL_PACKAGE_SUITE" target=Packages); then
+		absent="apt on this machine has no archive of Debian"
+		return 0
 	fi
+	echo "$line" | tee "$download/sources.list" || return
+	own_lists "$download" && cat >> "$download/apt.conf" <<-END || return
+		Dir::Etc::sourcelist "$download/sources.list";
+		Dir::Etc::sourceparts "/dev/null";
+	END
+	own_apt apt-get update --error-on=any > "$output" 2>&1 || status=$?
+	cat "$output"
+	if [[ $status -ne 0 ]]; then
+		only_missing "$output" || return
+		absent="the archive has no $KERNEL_PACKAGE_SUITE ($line)"
+		return 0
+	fi
+	version=$(own_apt apt-cache madison "$KERNEL_PACKAGE" | cut -d '|' -f 2 | tr -d ' ' |
+		sort -V | tail -n 1) || return
+	if [[ -z $version ]]; then
+		absent="the archive has no $KERNEL_PACKAGE in $KERNEL_PACKAGE_SUITE"
+	elif [[ $(printf '%s\n' "${version%%-*}" "$KERNEL_VERSION" | sort -V | head -n 1) != \
+		"$KERNEL_VERSION" ]]; then
+		absent="the archive has only $version of $KERNEL_PACKAGE, $KERNEL_VERSION is wanted"
+	else
+		package=$KERNEL_PACKAGE=$version
+	fi
+}
+
+# Apt compares the hash, and fetches again what is not all there.
+download_package() {
+	find "$download" -name '*.deb' ! -name "*_${package#*=}_*" -delete &&
+		(cd "$download" && own_apt apt-get download "$package")
 }
 
 unpack_package() {
 	"$SCRIPTS/enter.sh" bash -o pipefail -ec '
-		dpkg-deb --fsys-tarfile "$1"/download/*.deb |
+		dpkg-deb --fsys-tarfile "$1"/*.deb |
 			tar -xO --wildcards "./usr/src/linux-source-*.tar.xz" |
-			xz -dc -T0 | tar -x -C "$1/linux" --strip-components=1' bash "$new"
+			xz -dc -T0 | tar -x -C "$2" --strip-components=1' bash "$download" "$new/linux"
 }
 
+# Goes on with what an earlier run has begun, unless the server cannot send the rest (33
+# and 36), or has none (22).
 download_tarball() {
-	"$SCRIPTS/enter.sh" curl --fail --location --retry 3 --silent --show-error \
-		--output "$new/download/linux.tar.xz" "$KERNEL_TARBALL"
+	local status=0 curl
+	curl=(
+		"$SCRIPTS/enter.sh" curl --fail --location --retry 3 --silent --show-error
+		--connect-timeout 30 --speed-limit 1000 --speed-time "$STALL_TIME"
+		--retry-max-time "$STALL_TIME"
+		--output "$tarball.part" "$KERNEL_TARBALL"
+	)
+	"${curl[@]}" --continue-at - || status=$?
+	if [[ $status -eq 33 || $status -eq 36 || ($status -eq 22 && -s $tarball.part) ]]; then
+		rm -f "$tarball.part"
+		status=0
+		"${curl[@]}" || status=$?
+	fi
+	[[ $status -ne 0 ]] || mv "$tarball.part" "$tarball" || status=$?
+	return "$status"
+}
+
+explain_tarball() {
+	echo "The cause: $(grep -a '^curl: ' "$1" | tail -n 1)"
+	echo "Check the network and KERNEL_TARBALL=$KERNEL_TARBALL, or give a tree or tarball of" \
+		"Linux $KERNEL_VERSION: KSRC=... The same command goes on from here."
 }
 
 unpack_tarball() {
@@ -91,23 +147,38 @@ clean_tree() {
 
 source=$MAP_TRACE_CACHE/source/$(source_key | hash_stdin)
 new=$source.new
+download=$source.download
+tarball=$download/$(hash_stdin <<< "$KERNEL_TARBALL").tar
 if [[ ! -e $source/.complete ]]; then
 	lock "$source.lock"
 	if [[ ! -e $source/.complete ]]; then
 		rm -rf "$new" "$source"
-		mkdir -p "$new/linux" "$new/download"
+		need_space 3 "the kernel's source"
+		make_toolchain
+		mkdir -p "$new/linux" "$download"
 		if [[ -z $KSRC ]]; then
-			if run_logged "downloading $KERNEL_PACKAGE (170 MB)" "$LOGS/source.log" \
-				download_package; then
+			ON_FAILURE=explain_apt run_logged "looking for $KERNEL_PACKAGE" \
+				"$LOGS/source-find.log" find_package
+			if [[ -n $package ]]; then
+				ON_FAILURE=explain_apt run_logged "downloading $package (170 MB)" \
+					"$LOGS/source.log" download_package
 				run_logged "unpacking the kernel" "$LOGS/source.log" unpack_package
+			elif [[ -n $KERNEL_TARBALL ]]; then
+				say "$absent: taking $KERNEL_TARBALL instead"
+				[[ -e $tarball ]] ||
+					ON_FAILURE=explain_tarball run_logged "downloading Linux $KERNEL_VERSION" \
+						"$LOGS/source.log" download_tarball
+				# What it cannot be made of is fetched again.
+				mv "$tarball" "$new/linux.tar"
+				ON_FAILURE="That was no tarball, or not all of it: $KERNEL_TARBALL" \
+					run_logged "unpacking the kernel" "$LOGS/source.log" \
+					unpack_tarball "$new/linux.tar"
+				rm -f "$new/linux.tar"
 			else
-				say "taking the tarball of $KERNEL_VERSION instead: $KERNEL_TARBALL"
-				ON_FAILURE="Check the network, or give a tree or tarball of Linux \
-$KERNEL_VERSION: KSRC=..." \
-					run_logged "downloading Linux $KERNEL_VERSION" "$LOGS/source.log" \
-					download_tarball
-				run_logged "unpacking the kernel" "$LOGS/source.log" \
-					unpack_tarball "$new/download/linux.tar.xz"
+				die "$absent" \
+					"give a tree or a tarball of Linux $KERNEL_VERSION: KSRC=PATH, or the address of a" \
+					"tarball: KERNEL_TARBALL=https://.../linux-$KERNEL_VERSION.tar.xz, or that of" \
+					"another archive of Debian: MIRROR=http://.../debian"
 			fi
 		elif [[ -d $KSRC ]]; then
 			run_logged "copying $KSRC" "$LOGS/source.log" copy_tree
@@ -119,10 +190,10 @@ $KERNEL_VERSION: KSRC=..." \
 			die "what was unpacked into $new/linux is no Linux tree"
 		[[ -z $KSRC ]] ||
 			run_logged "removing build results from the copy" "$LOGS/source-clean.log" clean_tree
-		rm -rf "$new/download"
 		make -s --no-print-directory -C "$new/linux" kernelversion > "$new/version"
 		touch "$new/.complete"
 		mv "$new" "$source"
+		rm -rf "$download"
 	fi
 	unlock
 fi

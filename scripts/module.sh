@@ -25,6 +25,7 @@ bind=$kdir
 # A kernel that was built with O= has its source elsewhere.
 [[ ! -e $kdir/source ]] || bind=$bind:$(realpath "$kdir/source")
 
+make_toolchain
 mkdir -p "$output"
 lock "$output.lock"
 ON_FAILURE="Fix what the compiler reports above, and run the same command again." \

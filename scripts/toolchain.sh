@@ -4,11 +4,12 @@
 # of packages, and prints where it is.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=apt.sh
+source "$SCRIPTS/apt.sh"
 
 hooks=(
-	# The archive of the kernel's package, from where the rest came.
-	"sed -n 's/ $TOOLCHAIN_SUITE main/ $KERNEL_PACKAGE_SUITE main/p' "'"$1/etc/apt/sources.list"'" \
-		> "'"$1/etc/apt/sources.list.d/backports.list"'
+	# How this machine gets at its archives, perhaps with a password in it.
+	'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"'
 	# What the init of virtme-ng calls or mounts over, without all of systemd.
 	'ln -s ../bin/busybox "$1/usr/sbin/poweroff"'
 	'mkdir -p "$1/etc/lvm"'
@@ -17,39 +18,39 @@ key=$(printf '%s\n' "$TOOLCHAIN_SUITE" "${TOOLCHAIN_PACKAGES[@]}" "${hooks[@]}" 
 	"$OLDEST_HEADERS_SUITE $OLDEST_HEADERS" "$(< "$SCRIPTS/oldest-headers.sh")" | hash_stdin)
 root=$MAP_TRACE_CACHE/toolchain/$key
 
-# What mmdebstrap would take by itself, but in the format that the hook reads:
-# without it, the choice between that and .sources is mmdebstrap's.
-archives=(
-	"deb http://deb.debian.org/debian $TOOLCHAIN_SUITE main"
-	"deb http://deb.debian.org/debian $TOOLCHAIN_SUITE-updates main"
-	"deb http://security.debian.org/debian-security $TOOLCHAIN_SUITE-security main"
-)
-
-as_root() {
-	if [[ $(id -u) -eq 0 ]]; then
-		"$@"
-	elif command -v sudo >/dev/null; then
-		sudo "$@"
-	else
-		die "making the toolchain needs root or sudo" \
-			"run this once as root, or use the tools of this machine: TOOLCHAIN=host"
-	fi
-}
-
 # The tools that make and enter the root.
 install_missing() {
 	local missing=()
 	command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
 	command -v bwrap >/dev/null || missing+=(bubblewrap)
+	[[ -e $DEBIAN_KEYRING ]] || missing+=(debian-archive-keyring)
 	[[ ${#missing[@]} -gt 0 ]] || return 0
 	command -v apt-get >/dev/null ||
 		die "${missing[*]}: not installed, and there is no apt-get to install it" \
 			"install ${missing[*]}, or use the tools of this machine: TOOLCHAIN=host"
-	ON_FAILURE="Install ${missing[*]} by hand, then run the same command again." \
-		run_logged "installing ${missing[*]}" "$LOGS/apt.log" as_root sh -c '
-			export DEBIAN_FRONTEND=noninteractive
-			install="apt-get install --yes --no-install-recommends"
-			$install "$@" || { apt-get update && $install "$@"; }' sh "${missing[@]}"
+	ON_FAILURE=explain_apt \
+		run_logged "installing ${missing[*]}" "$LOGS/apt.log" apt_install "${missing[@]}"
+}
+
+# The archives of the root, which apt on this machine may know for another suite.
+find_sources() {
+	find_archives || return
+	archive_line Debian "$TOOLCHAIN_SUITE" > "$work/sources.list" &&
+		archive_line Debian "$TOOLCHAIN_SUITE-updates" >> "$work/sources.list" || return
+	archive_line Debian-Security "$TOOLCHAIN_SUITE-security" >> "$work/sources.list" ||
+		say "note: apt has no archive with Debian's security updates: the toolchain goes without"
+	cat "$work/sources.list"
+	network_options > "$work/network.conf"
+}
+
+explain_no_sources() {
+	if grep -q '^E: ' "$1"; then
+		explain_apt "$1"
+	else
+		echo "Apt on this machine has no archive of Debian. Give the address of one, and of its" \
+			"security updates: MIRROR='http://.../debian http://.../debian-security', or use" \
+			"the tools of this machine: TOOLCHAIN=host."
+	fi
 }
 
 # In a mount and a PID namespace of its own, so that an interrupted run leaves
@@ -57,28 +58,34 @@ install_missing() {
 make_root() {
 	local include
 	include=$(IFS=,; echo "${TOOLCHAIN_PACKAGES[*]}")
-	as_root unshare --mount --propagation private --pid --fork --kill-child -- \
-		mmdebstrap --mode=root --variant=apt \
+	as_root env LC_ALL=C unshare --mount --propagation private --pid --fork --kill-child -- \
+		mmdebstrap --mode=root --variant=apt --aptopt="$work/network.conf" \
 		--aptopt='APT::Install-Recommends "false"' --include="$include" \
 		"${hooks[@]/#/--customize-hook=}" --customize-hook="$SCRIPTS/oldest-headers.sh" \
-		"$TOOLCHAIN_SUITE" "$root.new" "${archives[@]}" < /dev/null
+		"$TOOLCHAIN_SUITE" "$root.new" - < "$work/sources.list"
 }
 
-if [[ ! -e $root/.complete ]]; then
+# An old root is no use to anyone once its package list has gone, but another
+# clone may still have that list: distclean removes them all.
+if [[ ! -e $root/.complete ]] || ! command -v bwrap >/dev/null; then
 	lock "$root.lock"
+	install_missing
 	if [[ ! -e $root/.complete ]]; then
-		install_missing
 		as_root rm -rf --one-file-system "$root.new" "$root"
-		run_logged "making the toolchain (Debian $TOOLCHAIN_SUITE, about 2 minutes)" \
+		need_space 5 "the toolchain"
+		[[ $(free_space "$MAP_TRACE_CACHE") -ge 20000 ]] ||
+			say "note: all targets together take 20 GB, and $MAP_TRACE_CACHE has less"
+		work=$(mktemp -d)
+		on_exit 'rm -rf "$work"'
+		ON_FAILURE=explain_no_sources run_logged "looking for the archives of Debian" \
+			"$LOGS/archives.log" find_sources
+		ON_FAILURE=explain_apt run_logged "making the toolchain (Debian $TOOLCHAIN_SUITE, about 2 minutes)" \
 			"$LOGS/toolchain.log" make_root
 		as_root touch "$root.new/.complete"
 		as_root mv "$root.new" "$root"
 	fi
 	unlock
 fi
-# An old root is no use to anyone once its package list has gone, but another
-# clone may still have that list: distclean removes them all.
-command -v bwrap >/dev/null || install_missing
 bwrap --ro-bind / / --dev /dev --proc /proc --unshare-pid true ||
 	die "bwrap cannot enter the toolchain here: this machine gives it no namespaces" \
 		"run this as root, or allow user namespaces, for example with" \

@@ -7,7 +7,6 @@
 KERNEL_VERSION=7.3.4
 KERNEL_PACKAGE=linux-source-${KERNEL_VERSION%.*}
 KERNEL_PACKAGE_SUITE=trixie-backports
-KERNEL_TARBALL=https://cdn.kernel.org/pub/linux/kernel/v${KERNEL_VERSION%%.*}.x/linux-$KERNEL_VERSION.tar.xz
 
 # rustc of this suite is built on this LLVM: clang has to be the same for
 # RUST_INLINE_HELPERS.

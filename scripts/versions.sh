@@ -28,6 +28,8 @@ TOOLCHAIN_PACKAGES=(
 	busybox-static iproute2 mount procps qemu-system-x86 strace udev util-linux virtme-ng
 	# checks
 	ca-certificates codespell curl file less python3-matplotlib shellcheck
+	# the models
+	spin
 )
 
 # The Debian with the oldest headers that a program may be built with.

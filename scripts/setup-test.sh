@@ -389,6 +389,10 @@ toolchain
 result "the toolchain is made of the archives of sources.list" succeeded made toolchain_sources
 result "and by the proxy of apt.conf" \
 	"grep -q '^Acquire::http::Proxy::elsewhere.invalid .http://proxy.invalid:3142' $work/arguments"
+# What a hook fetches is fetched by that, too: it is removed after all of them.
+result "and so is what is added to it" \
+	"grep -e '^--customize-hook=.*99mmdebstrap' -e '^--customize-hook=.*/oldest-headers' \
+		$work/arguments | tail -n 1 | grep -q 99mmdebstrap"
 
 deb822() {
 	cat <<-END

@@ -61,7 +61,7 @@ make_root() {
 	as_root env LC_ALL=C unshare --mount --propagation private --pid --fork --kill-child -- \
 		mmdebstrap --mode=root --variant=apt --aptopt="$work/network.conf" \
 		--aptopt='APT::Install-Recommends "false"' --include="$include" \
-		"${hooks[@]/#/--customize-hook=}" --customize-hook="$SCRIPTS/oldest-headers.sh" \
+		--customize-hook="$SCRIPTS/oldest-headers.sh" "${hooks[@]/#/--customize-hook=}" \
 		"$TOOLCHAIN_SUITE" "$root.new" - < "$work/sources.list"
 }
 

@@ -36,6 +36,12 @@ test:
 test-mutants:
 	@CONFIG=$(call config,debug) scripts/test-mutants.sh
 
+model:
+	@scripts/run-model.sh
+
+model-long:
+	@scripts/run-model.sh long
+
 bench:
 	@scripts/run-bench.sh
 
@@ -74,6 +80,8 @@ Targets
   make test              boot the debug kernel and run the tests (TESTS="update delete": some)
   make test-mutants      break one point after the other and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": some)
+  make model             check the models of the algorithms and their mutants (model-long:
+                         the settings that take long, and memory: MEMORY_MB=8000)
   make bench             what an operation costs, traced and not, in instructions
   make bench-check       compare that with the budgets and the committed figures
   make bench-save        make it the committed figures, in Documentation/
@@ -108,5 +116,5 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test test-mutants bench bench-check bench-save selftests vm \
+.PHONY: all module modules_install demo test test-mutants model model-long bench bench-check bench-save selftests vm \
 	check series-open series-save clean distclean help

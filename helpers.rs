@@ -63,11 +63,8 @@ fn count_missed<O: Operation>(map: &Map) {
 /// Runs the tracers of an operation that its caller has done. `cpu` is whose value was written,
 /// where that is not told by where this runs.
 ///
-/// Context: any.
+/// Context: any, with room on the stack: a system call begins with all of it.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
-    if !stack::has_room() {
-        return count_missed::<O>(operation.map());
-    }
     if let Some(list) = operation.map().tracers() {
         run_tracers(list, &mut operation.context(), cpu, rcu);
     }

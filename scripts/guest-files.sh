@@ -40,6 +40,10 @@ for part in "$@"; do
 		"BPFTOOL=$KERNEL_TOOLS/bpftool/bpftool" "LIBBPF=$KERNEL_TOOLS/prefix" \
 		"VMLINUX_H=$KERNEL_TOOLS/vmlinux.h" "CLANG=clang$("$SCRIPTS/llvm-suffix.sh")"
 	unlock
+	[[ -d $MAP_TRACE_ROOT/$part/test_modules ]] || continue
+	MODULE_SOURCE=$MAP_TRACE_ROOT/$part/test_modules \
+		"$SCRIPTS/module.sh" "$KERNEL_BUILD" "$BUILD/$part-modules-$config"
+	cp -u "$BUILD/$part-modules-$config"/*.ko "$BUILD/$part-$config"
 done
 
 cat <<-END

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0
 # module.sh KDIR OUTPUT [MAKE-ARGUMENT]...: builds map_trace.ko out of tree
 # against a prepared kernel, with the compiler that this kernel was built with.
+# Where MODULE_SOURCE names another directory, what that has instead.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 kdir=$1
 output=$2
 shift 2
+source=$MAP_TRACE_ROOT what=map_trace.ko
+[[ -z ${MODULE_SOURCE:-} ]] || source=$MODULE_SOURCE what="$(basename "$MODULE_SOURCE")"
 
 [[ -e $kdir/.config || -e $kdir/include/config/auto.conf ]] ||
 	die "KDIR=$kdir: not a configured kernel" \
@@ -29,6 +32,6 @@ make_toolchain
 mkdir -p "$output"
 lock "$output.lock"
 ON_FAILURE="Fix what the compiler reports above, and run the same command again." \
-	MAP_TRACE_BIND=$bind run_logged "building map_trace.ko" "$LOGS/$(basename "$output").log" \
-	"$SCRIPTS/enter.sh" env -u LLVM make -C "$kdir" "M=$MAP_TRACE_ROOT" "MO=$output" \
+	MAP_TRACE_BIND=$bind run_logged "building $what" "$LOGS/$(basename "$output").log" \
+	"$SCRIPTS/enter.sh" env -u LLVM make -C "$kdir" "M=$source" "MO=$output" \
 	"-j$(nproc)" "${compiler[@]}" "$@" modules

@@ -51,17 +51,10 @@ bool map_trace_module_loaded(void)
 	return !access("/sys/module/map_trace", F_OK);
 }
 
-int map_trace_module_load(void)
+int insert_module(const char *path)
 {
-	const char *path = getenv("MAP_TRACE_KO");
 	int fd, err = 0;
 
-	if (map_trace_module_loaded())
-		return 0;
-	if (!path) {
-		fprintf(stderr, "# MAP_TRACE_KO does not name the module\n");
-		return -ENOENT;
-	}
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
 		err = -errno;
@@ -73,6 +66,19 @@ int map_trace_module_load(void)
 	if (err)
 		fprintf(stderr, "# %s can not be inserted: %s\n", path, strerror(-err));
 	return err;
+}
+
+int map_trace_module_load(void)
+{
+	const char *path = getenv("MAP_TRACE_KO");
+
+	if (map_trace_module_loaded())
+		return 0;
+	if (!path) {
+		fprintf(stderr, "# MAP_TRACE_KO does not name the module\n");
+		return -ENOENT;
+	}
+	return insert_module(path);
 }
 
 int map_trace_module_unload(void)

@@ -49,6 +49,9 @@ __u64 now_ns(void);
 /* Wait for *@flag to become non-zero; false if it did not within @ms */
 bool wait_for_flag(const volatile __u32 *flag, unsigned int ms);
 
+/* Insert a module, unless it is there. 0 or a negative errno */
+int insert_module(const char *path);
+
 bool map_trace_module_loaded(void);
 /* Insert the module in $MAP_TRACE_KO, unless it is there. 0 or a negative errno */
 int map_trace_module_load(void);

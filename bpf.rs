@@ -11,6 +11,8 @@
 //! [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
 
 pub(crate) mod context;
+pub(crate) mod deferred;
+pub(crate) mod key_slots;
 pub(crate) mod link;
 pub(crate) mod map;
 pub(crate) mod operation;

@@ -15,6 +15,7 @@ use crate::{
         scratch::{Room, StackRoom, LITTLE_STACK, MUCH_STACK},
         stack,
     },
+    delete_queue,
     tracer_list::TracerList,
 };
 use kernel::{ffi::c_long, sync::rcu};
@@ -66,6 +67,9 @@ fn count_missed<O: Operation>(map: &Map) {
 /// Context: any, with room on the stack: a system call begins with all of it.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
     if let Some(list) = operation.map().tracers() {
+        if O::MAY_EVICT {
+            delete_queue::trace_some(list, operation.map(), rcu);
+        }
         run_tracers(list, &mut operation.context(), cpu, rcu);
     }
 }
@@ -80,6 +84,9 @@ fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
         return err;
     }
     if let Some(list) = operation.map().tracers() {
+        if O::MAY_EVICT {
+            delete_queue::trace_some(list, operation.map(), rcu);
+        }
         run_tracers(list, &mut ctx, None, rcu);
     }
     0
@@ -144,7 +151,12 @@ fn trace_copy<O: Operation>(operation: O, room: Option<Room<'_>>) -> c_long {
 
 /// Runs the tracers of an operation that has succeeded.
 #[inline(always)]
-fn run_tracers<C: Context>(list: &TracerList, ctx: &mut C, cpu: Option<u32>, rcu: ReadSide<'_>) {
+pub(crate) fn run_tracers<C: Context>(
+    list: &TracerList,
+    ctx: &mut C,
+    cpu: Option<u32>,
+    rcu: ReadSide<'_>,
+) {
     // With preemption off, what runs above this on the CPU either interrupts it or was called by a
     // tracer. Only the latter is recursion.
     let preempt = PreemptGuard::new();

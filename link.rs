@@ -10,6 +10,7 @@ use crate::{
         prog::Prog,
         rcu::synchronize_programs,
     },
+    delete_queue::DeleteQueue,
     loop_check::{self, Edges},
     tracer::Tracer,
     tracer_list::{TracerList, Writer, WRITERS},
@@ -112,6 +113,12 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
         Some(_) => None,
         None => Some(TracerList::new(&map)?),
     };
+    let new_queue = match trace_type {
+        TraceType::DeleteElem if map.evicts() && !has_delete_queue(&map) => {
+            Some(DeleteQueue::new(&map)?)
+        }
+        _ => None,
+    };
     let link = Link::prime(
         prog,
         Attachment {
@@ -130,6 +137,9 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
             map.install_tracers(new);
         }
         if let Some(list) = map.tracers() {
+            if let Some(new) = new_queue {
+                list.install_delete_queue(new);
+            }
             list.publish(&map, trace_type, tracers, &mut writer);
         }
         edges.record(&mut writer);
@@ -137,6 +147,12 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
     }
     synchronize_programs();
     Ok(link.settle())
+}
+
+/// Whether the keys that a map evicts are kept already.
+fn has_delete_queue(map: &Map) -> bool {
+    map.tracers()
+        .is_some_and(|list| list.delete_queue().is_some())
 }
 
 impl Attachment {

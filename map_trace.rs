@@ -9,6 +9,8 @@
 //! | file | question |
 //! | --- | --- |
 //! | `helpers.rs` | what happens at an update or a delete of a traced map? |
+//! | `delete_queue.rs` | what happens where an LRU map gives up an element? |
+//! | `worker.rs` | what is left to the worker of a map? |
 //! | `tracer_list.rs` | which tracers does a map have, and how are they found? |
 //! | `tracer.rs` | what is a tracer, and how does it run? |
 //! | `link.rs` | what do attach, update and detach do? |
@@ -19,16 +21,19 @@
 use kernel::prelude::*;
 
 mod bpf;
+mod delete_queue;
 mod helpers;
 mod link;
 mod loop_check;
 mod tracer;
 mod tracer_list;
 mod verifier_patch;
+mod worker;
 
 use bpf::{
+    deferred::WorkQueue,
     link::{Link, LinkCreateAttr},
-    operation::{Caller, Delete, Update},
+    operation::{Caller, Delete, Eviction, Update},
     ops::{LinkInfo, MapTracing, Registration},
     prog::Prog,
     rcu::ReadSide,
@@ -52,6 +57,7 @@ module! {
 struct MapTrace {
     #[pin]
     registration: Registration<Self>,
+    work_queue: WorkQueue,
 }
 
 impl kernel::InPlaceModule for MapTrace {
@@ -60,6 +66,8 @@ impl kernel::InPlaceModule for MapTrace {
         unsafe { tracer_list::WRITERS.init() };
 
         try_pin_init!(Self {
+            // First: from the registration on there can be maps that need it.
+            work_queue: WorkQueue::new()?,
             registration <- Registration::new(module),
         })
     }
@@ -102,6 +110,10 @@ impl MapTracing for MapTrace {
 
     fn deleted(delete: Delete<'_>, rcu: ReadSide<'_>) {
         helpers::trace_done(delete, None, rcu);
+    }
+
+    fn evicted(eviction: Eviction<'_>) {
+        delete_queue::evicted(eviction);
     }
 
     fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {

@@ -8,11 +8,13 @@
 
 use crate::{
     bpf::{
+        deferred::Deferred,
         map::{HasTracers, Map, TraceType},
         rcu::{RcuCell, ReadSide, Unpublished},
         scratch::Scratch,
         terminated_array::TerminatedArray,
     },
+    delete_queue::DeleteQueue,
     loop_check::WriteIndex,
     tracer::Tracer,
 };
@@ -22,7 +24,8 @@ use kernel::{
     sync::{
         atomic::{Atomic, Relaxed},
         Arc,
-        GlobalGuard, //
+        GlobalGuard,
+        SetOnce, //
     },
 };
 
@@ -47,6 +50,10 @@ pub(crate) type Tracers = TerminatedArray<Tracer>;
 
 /// The tracers of a map.
 pub(crate) struct TracerList {
+    /// Of maps that evict, from the first delete tracer on.
+    ///
+    /// First, as it is dropped first: that waits for the worker, which uses the rest.
+    delete_queue: SetOnce<Pin<KBox<Deferred<DeleteQueue>>>>,
     operations: [RcuCell<Tracers, WRITERS>; TraceType::COUNT],
     scratch: Scratch,
     /// The last level of a walk of the loop check that came by.
@@ -66,6 +73,7 @@ impl TracerList {
     pub(crate) fn new(map: &Map) -> Result<KBox<Self>> {
         let empty = || Unpublished::new(Tracers::with_capacity(0)?);
         let list = Self {
+            delete_queue: SetOnce::new(),
             operations: [RcuCell::new(empty()?), RcuCell::new(empty()?)],
             scratch: Scratch::new(map)?,
             visited: Atomic::new(0),
@@ -76,6 +84,17 @@ impl TracerList {
     /// Where operations copy their arguments to.
     pub(crate) fn scratch(&self) -> &Scratch {
         &self.scratch
+    }
+
+    /// The keys of evicted elements, if the map keeps them.
+    #[inline(always)]
+    pub(crate) fn delete_queue(&self) -> Option<&Deferred<DeleteQueue>> {
+        self.delete_queue.as_ref().map(|queue| &**queue)
+    }
+
+    /// Gives the map a queue of deletes, if it has none yet; else `new` is dropped.
+    pub(crate) fn install_delete_queue(&self, new: Pin<KBox<Deferred<DeleteQueue>>>) {
+        self.delete_queue.populate(new);
     }
 
     /// Notes that the loop check comes by, and returns whether that is the first time for `level`.

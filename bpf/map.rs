@@ -156,6 +156,18 @@ impl Map {
         unsafe { !(*self.0.get()).excl_prog_sha.is_null() }
     }
 
+    /// Whether the map deletes elements to make room for others.
+    pub(crate) fn evicts(&self) -> bool {
+        // SAFETY: Constant.
+        let map_type = unsafe { (*self.0.get()).map_type };
+
+        matches!(
+            map_type,
+            bindings::bpf_map_type_BPF_MAP_TYPE_LRU_HASH
+                | bindings::bpf_map_type_BPF_MAP_TYPE_LRU_PERCPU_HASH
+        )
+    }
+
     /// Whether the patched kernel tests the traced byte at this operation of this type of map.
     pub(crate) fn can_trace(&self, trace_type: TraceType) -> bool {
         // SAFETY: The map is alive, by the type invariants.

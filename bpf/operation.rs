@@ -3,6 +3,7 @@
 //! An operation on a map: doing it, keeping its arguments, and what its tracers get.
 
 use super::{
+    key_slots::{KeySlots, TakenKey},
     map::{Map, TraceType},
     prog::Context,
     rcu::ReadSide,
@@ -11,6 +12,12 @@ use super::{
 };
 use core::ffi::c_void;
 use kernel::{bindings, ffi::c_long};
+
+/// Somebody has done the operation.
+const REASON_OPERATION: u64 = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_OPERATION as u64;
+
+/// The map has given the element up.
+const REASON_EVICTION: u64 = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_EVICTION as u64;
 
 /// Who does an operation.
 #[derive(Clone, Copy)]
@@ -38,6 +45,9 @@ pub(crate) struct Reusable {
 pub(crate) trait Operation: Copy {
     /// What the operation is for tracers.
     const TYPE: TraceType = <Self::Context as Context>::TYPE;
+
+    /// Whether it can make the map give up elements.
+    const MAY_EVICT: bool = matches!(Self::TYPE, TraceType::UpdateElem);
 
     /// What its tracers get.
     type Context: Context;
@@ -154,6 +164,7 @@ impl Operation for Update<'_> {
                 map: self.map.as_ptr(),
             },
             cpu: 0,
+            reason: REASON_OPERATION,
         }
     }
 }
@@ -230,6 +241,59 @@ impl Operation for Delete<'_> {
                 map: self.map.as_ptr(),
             },
             cpu: 0,
+            reason: REASON_OPERATION,
         }
+    }
+}
+
+/// A delete that nobody asked for, and that is done.
+///
+/// # Invariants
+///
+/// `key` is a key of `map`, and may be used for `'a`.
+pub(crate) struct Eviction<'a>(Delete<'a>);
+
+impl<'a> Eviction<'a> {
+    /// The eviction of an element of `map`.
+    ///
+    /// # Safety
+    ///
+    /// `key` is a key of the map, which nobody writes to for `'a`.
+    pub(super) unsafe fn new(map: &'a Map, key: *mut c_void) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self(Delete { map, key })
+    }
+
+    /// The eviction that has left `key`.
+    ///
+    /// # Safety
+    ///
+    /// The key was taken out of slots that were made for `map`.
+    pub(crate) unsafe fn of_taken(map: &'a Map, key: &'a TakenKey<'_>) -> Self {
+        // SAFETY: By the safety requirements.
+        unsafe { Self::new(map, key.as_ptr()) }
+    }
+
+    /// The map.
+    pub(crate) fn map(&self) -> &'a Map {
+        self.0.map
+    }
+
+    /// Leaves the key in a slot. Returns whether there was room.
+    ///
+    /// # Safety
+    ///
+    /// The slots were made for the map.
+    pub(crate) unsafe fn leave(&self, slots: &KeySlots) -> bool {
+        // SAFETY: By the safety requirements and the invariants.
+        unsafe { slots.put(self.0.key) }
+    }
+
+    /// What the delete tracers get for it, but for the CPU.
+    pub(crate) fn context(&self) -> <Delete<'_> as Operation>::Context {
+        let mut ctx = self.0.context();
+
+        ctx.reason = REASON_EVICTION;
+        ctx
     }
 }

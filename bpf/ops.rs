@@ -7,7 +7,7 @@
 use super::{
     link::{Link, LinkCreateAttr},
     map::Map,
-    operation::{Caller, Delete, Update},
+    operation::{Caller, Delete, Eviction, Update},
     prog::Prog,
     rcu::ReadSide,
     stack, //
@@ -60,6 +60,11 @@ pub(crate) trait MapTracing {
     ///
     /// Context: in the RCU read section of the operation.
     fn deleted(delete: Delete<'_>, rcu: ReadSide<'_>);
+
+    /// Keeps the key of an evicted element.
+    ///
+    /// Context: any, NMI included, under locks of the map.
+    fn evicted(eviction: Eviction<'_>);
 
     /// `BPF_LINK_CREATE`: returns the new file descriptor.
     fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int>;
@@ -152,6 +157,7 @@ impl<T: MapTracing> Registration<T> {
                     ],
                     updated: Some(Self::updated),
                     deleted: Some(Self::deleted),
+                    evicted: Some(Self::evicted),
                     link_create: Some(Self::link_create),
                     link_release: Some(Self::link_release),
                     link_dealloc: Some(Self::link_dealloc),
@@ -272,6 +278,16 @@ impl<T: MapTracing> Registration<T> {
         // SAFETY: As in `updated()`.
         let (delete, rcu) = unsafe { (Delete::new(Map::from_raw(map), key), ReadSide::assume()) };
         T::deleted(delete, rcu);
+    }
+
+    /// Keeps a key.
+    ///
+    /// # Safety
+    ///
+    /// The map is alive, and the key is one of it that nobody writes to during the call.
+    unsafe extern "C" fn evicted(map: *mut bindings::bpf_map, key: *mut c_void) {
+        // SAFETY: By the safety requirements.
+        T::evicted(unsafe { Eviction::new(Map::from_raw(map), key) });
     }
 
     /// Creates a link.

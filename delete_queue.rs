@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The queue of deletes: the keys that an LRU map has given up, until they are traced.
+//!
+//! An element is evicted under the locks of the map, and its memory has another key the next
+//! moment. So the key is copied here. Some are traced by the operation that has evicted them, before
+//! its own tracers, and the rest by the [`crate::worker`].
+
+use crate::{
+    bpf::{
+        context::PreemptGuard,
+        deferred::Deferred,
+        key_slots::{KeySlots, TakenKey},
+        map::{Map, TraceType},
+        operation::Eviction,
+        rcu::ReadSide,
+    },
+    helpers::run_tracers,
+    tracer_list::TracerList,
+};
+use kernel::{prelude::*, sync::rcu};
+
+/// How many keys wait for each CPU: two refills of its free list (`LOCAL_FREE_TARGET` in
+/// `kernel/bpf/bpf_lru_list.c`).
+pub(crate) const KEYS_PER_CPU: u32 = 2 * 128;
+
+/// How many an operation traces: it evicts one on average, and must not pay for a whole refill.
+const KEYS_PER_OPERATION: usize = 8;
+
+/// The keys of a map that wait.
+pub(crate) struct DeleteQueue(KeySlots);
+
+impl DeleteQueue {
+    /// Creates an empty queue.
+    ///
+    /// Context: process context, may sleep.
+    ///
+    /// Errors: [`ENOMEM`].
+    pub(crate) fn new(map: &Map) -> Result<Pin<KBox<Deferred<Self>>>> {
+        let queue = Self(KeySlots::new(map, KEYS_PER_CPU)?);
+
+        // SAFETY: It goes into the list of the map, which is freed before the map is.
+        unsafe { Deferred::new(map, queue) }
+    }
+
+    /// Takes a key of a CPU.
+    #[inline(always)]
+    pub(crate) fn take(&self, cpu: u32) -> Option<TakenKey<'_>> {
+        self.0.take(cpu)
+    }
+}
+
+/// Queues the key of an element that is being evicted.
+///
+/// Context: any, NMI included, under locks of the map.
+pub(crate) fn evicted(eviction: Eviction<'_>) {
+    let Some(list) = eviction.map().tracers() else {
+        return;
+    };
+    let Some(queue) = list.delete_queue() else {
+        return;
+    };
+
+    // SAFETY: The slots in the list of a map were made for it.
+    if unsafe { eviction.leave(&queue.data().0) } {
+        // Even where this operation is going to take it: one that fails after it has evicted does
+        // not come that far.
+        queue.kick();
+    } else {
+        count_missed(list);
+    }
+}
+
+/// Counts a key for which there was no room.
+#[cold]
+#[inline(never)]
+fn count_missed(list: &TracerList) {
+    let rcu = rcu::Guard::new();
+    let rcu = ReadSide::from(&rcu);
+
+    for tracer in list.read(TraceType::DeleteElem, rcu).iter() {
+        tracer.count_missed(rcu);
+    }
+}
+
+/// Traces some of the keys that wait for this CPU, after an update that may have evicted them.
+///
+/// Context: any, NMI included.
+#[inline(always)]
+pub(crate) fn trace_some(list: &TracerList, map: &Map, rcu: ReadSide<'_>) {
+    let Some(queue) = list.delete_queue() else {
+        return;
+    };
+    let cpu = PreemptGuard::new().cpu();
+
+    for _ in 0..KEYS_PER_OPERATION {
+        let Some(key) = queue.data().take(cpu) else {
+            return;
+        };
+        trace(list, map, key, cpu, rcu);
+    }
+}
+
+/// Runs the delete tracers for a key that was evicted on `cpu`.
+#[cold]
+#[inline(never)]
+pub(crate) fn trace(list: &TracerList, map: &Map, key: TakenKey<'_>, cpu: u32, rcu: ReadSide<'_>) {
+    // SAFETY: The list is that of the map, and so are the slots in it.
+    let eviction = unsafe { Eviction::of_taken(map, &key) };
+
+    run_tracers(list, &mut eviction.context(), Some(cpu), rcu);
+}

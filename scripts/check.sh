@@ -91,7 +91,7 @@ check "layers: bpf/ imports nothing from above" imports_nothing_from_above
 checkpatch() {
 	(cd "$source/linux" && "$SCRIPTS/enter.sh" \
 		perl "$source/linux/scripts/checkpatch.pl" --strict --show-types --no-summary \
-		--ignore COMPLEX_MACRO,MACRO_ARG_REUSE --max-line-length=105 "$1")
+		--ignore COMPLEX_MACRO,MACRO_ARG_REUSE "$1")
 }
 
 for patch in "${patches[@]}"; do

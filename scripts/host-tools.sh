@@ -10,7 +10,7 @@ suffix=$("$SCRIPTS/llvm-suffix.sh")
 bad=()
 
 for tool in "clang$suffix" "clang++$suffix" "ld.lld$suffix" "llvm-ar$suffix" "llvm-objcopy$suffix" \
-	"llvm-strip$suffix" ar bc bindgen bison ccache clippy-driver cpio curl depmod flex \
+	"llvm-strip$suffix" ar bc bindgen bison cargo ccache clippy-driver cpio curl depmod flex \
 	flock g++ gcc git insmod make mount pahole patch perl poweroff python3 \
 	qemu-system-x86_64 rsync rustc rustfmt shellcheck vng xz zstd; do
 	command -v "$tool" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null ||

@@ -19,7 +19,7 @@ TOOLCHAIN_PACKAGES=(
 	"clang-$LLVM_VERSION" "lld-$LLVM_VERSION" "llvm-$LLVM_VERSION"
 	"libclang-$LLVM_VERSION-dev" "libclang-rt-$LLVM_VERSION-dev"
 	# Rust
-	bindgen rust-clippy rust-src rustc rustfmt
+	bindgen cargo rust-clippy rust-src rustc rustfmt
 	# bpftool, libbpf and what is linked to them
 	libcap-dev "llvm-$LLVM_VERSION-dev" zlib1g-dev
 	# the distribution's own libbpf, for tests, and C++, which headers are compiled as
@@ -35,6 +35,9 @@ TOOLCHAIN_PACKAGES=(
 # The Debian with the oldest headers that a program may be built with.
 OLDEST_HEADERS_SUITE=bookworm
 OLDEST_HEADERS=/usr/lib/map_trace/$OLDEST_HEADERS_SUITE
+
+# BPF programs that nobody here wrote, for make test-maptrace
+PROGRAMS_PACKAGES=(bpftrace iproute2 libbpf-tools xdp-tools)
 
 # For TOOLCHAIN=host, where the kernel does not say: a vng that passes on the
 # status of a command and ends with 255 where the guest died, and the QEMU of

@@ -12,8 +12,9 @@ DESTDIR ?=
 TESTS ?=
 MUTANTS ?=
 CMD ?=
+CPUS ?=
 V ?= 0
-export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS MUTANTS V
+export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS MUTANTS CPUS V
 
 # Where a target has a kernel of its own, CONFIG= overrides.
 config = $(or $(CONFIG),$(1))
@@ -32,6 +33,9 @@ demo:
 
 test:
 	@CONFIG=$(call config,debug) scripts/run-tests.sh
+
+test-maptrace:
+	@scripts/test-maptrace.sh $(call config,debug)
 
 test-mutants:
 	@CONFIG=$(call config,debug) scripts/test-mutants.sh
@@ -52,7 +56,11 @@ bench-save:
 	@scripts/run-bench.sh save
 
 selftests:
-	@scripts/guest-files.sh $(call config,debug) selftests > /dev/null
+	@scripts/guest-files.sh $(call config,debug) maptrace selftests > /dev/null
+
+maptrace:
+	@scripts/maptrace.sh build > /dev/null
+	@echo "maptrace: build/maptrace/bin/maptrace"
 
 vm: export MAP_TRACE_CMD = $(value CMD)
 vm:
@@ -78,6 +86,7 @@ Targets
   make                   the patched kernel and the module
   make demo              boot it and follow the processes of the guest in two maps
   make test              boot the debug kernel and run the tests (TESTS="update delete": some)
+  make test-maptrace     all tests of maptrace, and maptrace on BPF programs of Debian (long)
   make test-mutants      break one point after the other and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": some)
   make model             check the models of the algorithms and their mutants (model-long:
@@ -88,7 +97,9 @@ Targets
   make vm                a shell in the guest; CMD='...' runs one command there (make has
                          one status for any failure: for that of the command, run
                          MAP_TRACE_CMD='...' scripts/run-vm.sh release)
-  make check             formatting, lints, the patch series
+  make maptrace          the command that watches and compares maps, in build/maptrace
+  make check             formatting, lints, the patch series, the tests of maptrace that
+                         need no guest
   make module            the module alone; KDIR=... against any prepared tree
   make modules_install   install it, below INSTALL_MOD_PATH if given
   make selftests         the test binaries, without running them
@@ -105,8 +116,9 @@ Variables
   TOOLCHAIN=host   use the tools of this machine
   ACCEL=      kvm or tcg; without it, KVM where a guest really boots
   CONFIG=     release or debug, in place of the target's own: debug for test,
-              test-mutants and selftests, else release; check, bench and series-*
+              test-maptrace, test-mutants and selftests, else release; check, bench and series-*
               take none, and test takes release only with TESTS=
+  CPUS=       how many the guest of make vm has; without it, 2
   V=1         show what is being built
 
 The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.
@@ -116,5 +128,5 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test test-mutants model model-long bench bench-check bench-save selftests vm \
-	check series-open series-save clean distclean help
+.PHONY: all module modules_install demo test test-maptrace test-mutants model model-long bench \
+	bench-check bench-save selftests vm maptrace check series-open series-save clean distclean help

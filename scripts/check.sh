@@ -127,6 +127,10 @@ if [[ ${#rust[@]} -gt 0 && ${#patches[@]} -gt 0 ]]; then
 	check "clippy: map_trace.ko without a warning" clippy
 fi
 
+# --- maptrace: its lints, and its tests that need no guest
+check "clippy: maptrace without a warning" "$SCRIPTS/maptrace.sh" clippy
+check "maptrace: cargo test" "$SCRIPTS/maptrace.sh" test
+
 # --- headers, as each kind of user space has them
 # compiles_headers WHAT DIRECTORY...
 compiles_headers() {

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# guest-files.sh release|debug [selftests|demo]...: builds what a guest needs,
-# the kernel first, and prints shell assignments that say where it is.
+# guest-files.sh release|debug [maptrace|selftests|demo]...: builds what a guest
+# needs, the kernel first, and prints shell assignments that say where it is. The
+# selftests test maptrace where that comes before them.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -25,7 +26,12 @@ if [[ ! $installed/updates/map_trace.ko -nt $module/map_trace.ko ||
 fi
 unlock
 
+maptrace=''
 for part in "$@"; do
+	if [[ $part == maptrace ]]; then
+		maptrace=$("$SCRIPTS/maptrace.sh" build)/bin
+		continue
+	fi
 	lock "$BUILD/$part-$config.lock"
 	# Objects of another kernel's headers are not worth telling from others.
 	if [[ $(cat "$BUILD/$part-$config/kernel" 2>/dev/null) != "$KERNEL_BUILD" ]]; then
@@ -38,7 +44,8 @@ for part in "$@"; do
 		"$SCRIPTS/enter.sh" env -u LLVM make -C "$MAP_TRACE_ROOT/$part" "-j$(nproc)" \
 		"KDIR=$KERNEL_BUILD" "KSRC_TREE=$KERNEL_TREE" "OUTPUT=$BUILD/$part-$config" \
 		"BPFTOOL=$KERNEL_TOOLS/bpftool/bpftool" "LIBBPF=$KERNEL_TOOLS/prefix" \
-		"VMLINUX_H=$KERNEL_TOOLS/vmlinux.h" "CLANG=clang$("$SCRIPTS/llvm-suffix.sh")"
+		"VMLINUX_H=$KERNEL_TOOLS/vmlinux.h" "MAPTRACE=$maptrace" \
+		"CLANG=clang$("$SCRIPTS/llvm-suffix.sh")"
 	unlock
 	[[ -d $MAP_TRACE_ROOT/$part/test_modules ]] || continue
 	MODULE_SOURCE=$MAP_TRACE_ROOT/$part/test_modules \
@@ -50,5 +57,5 @@ cat <<-END
 	KERNEL_BUILD='$KERNEL_BUILD'
 	export MAP_TRACE_KO='$installed/updates/map_trace.ko'
 	export MAP_TRACE_MODULES='$installed'
-	export MAP_TRACE_PATH='$KERNEL_TOOLS/bpftool'
+	export MAP_TRACE_PATH='$KERNEL_TOOLS/bpftool${maptrace:+:$maptrace}'
 END

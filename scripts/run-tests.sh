@@ -17,7 +17,7 @@ esac
 # For the whole guest: the limit of what a run may take before it counts as hung.
 GUEST_SECONDS=${GUEST_SECONDS:-3600}
 
-use_guest_files "$config" selftests
+use_guest_files "$config" maptrace selftests
 output=$BUILD/selftests-$config
 read -ra wanted <<< "${TESTS:-}"
 

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of maptrace in a guest whose kernel can trace maps. Prints TAP.
+//!
+//! `maptrace_test all` runs all of them, `maptrace_test TEST...` those whose names begin so, and without
+//! arguments it runs one for each command, which is what an emulated guest has the time for. The maptrace that is tested is the one
+//! beside it, or `$MAPTRACE`. `maptrace_test load SECONDS THREADS` runs no test: it gives maptrace
+//! something to look at.
+
+mod load;
+mod subjects;
+mod tests;
+
+use std::{
+    panic::{catch_unwind, AssertUnwindSafe},
+    process::ExitCode,
+    time::Instant,
+};
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, seconds, threads] = &*wanted {
+        if first == "load" {
+            return match load::run(seconds, threads) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(err) => {
+                    eprintln!("{err:?}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+    }
+    let tests: Vec<_> = tests::ALL
+        .iter()
+        .filter(|(name, _)| match &*wanted {
+            [] => tests::QUICK.contains(name),
+            [all] if all == "all" => true,
+            wanted => wanted.iter().any(|wanted| name.starts_with(wanted)),
+        })
+        .collect();
+    println!("TAP version 13\n1..{}", tests.len());
+    let mut failed = 0;
+    for (number, (name, test)) in (1..).zip(&tests) {
+        let began = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(test));
+        let verdict = match result {
+            Ok(Ok(())) => "ok",
+            Ok(Err(err)) => {
+                println!("# {}", format!("{err:?}").replace('\n', "\n# "));
+                "not ok"
+            }
+            // The panic was printed.
+            Err(_) => "not ok",
+        };
+        failed += i32::from(verdict != "ok");
+        println!("# {:.1} s", began.elapsed().as_secs_f64());
+        println!("{verdict} {number} - {name}");
+    }
+    ExitCode::from(u8::from(failed > 0))
+}

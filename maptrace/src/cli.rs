@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line, from which the man page and the completions are made as well.
+
+use crate::tracer::Operation;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use std::{path::PathBuf, time::Duration};
+
+/// Watch and compare BPF maps that are in use
+///
+/// The programs that use the maps need not know. Watching and recording take a kernel with the
+/// patches and the module of map_trace; the rest does not.
+#[derive(Debug, Parser)]
+#[command(name = "maptrace", version, max_term_width = 100, after_help = MAPS)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Print what libbpf says
+    #[arg(long, global = true, hide_short_help = true)]
+    pub debug: bool,
+}
+
+const MAPS: &str = "\
+A MAP is an id, a name, or the path where it is pinned; id:ID, name:NAME and pinned:PATH say which. \
+Where several maps are meant, it can be a directory with pinned maps, too, or \"prog ID\", for all \
+maps of a program.
+
+A signal that ends a command gives the status 128 and its number, as in a shell; what fails gives 1, \
+and 2 for diff.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show which maps are traced, by what, and how full they are
+    List(List),
+    /// Print each change of a map as it happens
+    Watch(Watch),
+    /// Print what differs between two maps
+    ///
+    /// They can be in use: what differs is looked at again, and said only if it still does when
+    /// neither of them changes. The status is 0 if nothing differs, 1 if something does, 3 if
+    /// that cannot be told of some keys, which change all the time, and 2 if something is wrong.
+    Diff(Diff),
+    /// Write the elements of a map to a file, then its changes
+    Record(Record),
+    /// Write a recording into a map
+    Replay(Replay),
+    /// Print what completes commands in a shell
+    Completions { shell: Shell },
+    /// Print the man page, or write one for each command into a directory
+    Man {
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+    },
+}
+
+impl Command {
+    /// The exit status where something is wrong.
+    pub fn trouble_status(&self) -> u8 {
+        match self {
+            // 1 says that something differs.
+            Command::Diff(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// These, whether they are traced or not
+    #[arg(value_name = "MAP")]
+    pub maps: Vec<String>,
+
+    /// All maps, whether they are traced or not
+    #[arg(long, conflicts_with = "maps")]
+    pub all: bool,
+
+    /// Again and again, with what is evicted a second from maps of the LRU types
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+          value_parser = seconds)]
+    pub watch: Option<Duration>,
+
+    /// Stop after so many times
+    #[arg(long, value_name = "N", requires = "watch")]
+    pub count: Option<u64>,
+
+    /// As JSON: a line each time
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    #[arg(value_name = "MAP", required = true)]
+    pub maps: Vec<String>,
+
+    /// Only changes of this key, or of keys with this member: KEY, MEMBER=VALUE or
+    /// MEMBER.MEMBER=VALUE; KEY can be JSON, or 0x and all of its bytes
+    #[arg(long, value_name = "KEY")]
+    pub key: Vec<String>,
+
+    /// Only this operation
+    #[arg(long, value_name = "OPERATION")]
+    pub op: Option<Op>,
+
+    /// Only what this process changes
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+
+    /// Operations that fail, too, with their errno
+    #[arg(long)]
+    pub failed: bool,
+
+    /// The kernel stack of each change
+    #[arg(long)]
+    pub stack: bool,
+
+    /// Do not find out which program or system call made a change: it costs the map's programs
+    /// less
+    #[arg(long, conflicts_with = "stack")]
+    pub no_origin: bool,
+
+    /// A line of JSON for each change
+    #[arg(long)]
+    pub json: bool,
+
+    /// Stop after so many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Stop after the first change
+    #[arg(long, conflicts_with = "count")]
+    pub once: bool,
+
+    /// Stop after this time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+
+    /// Show no more than this of a value
+    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = bytes)]
+    pub max_value: usize,
+
+    /// The size of the ring buffer
+    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = bytes)]
+    pub buffer: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Op {
+    Update,
+    Delete,
+}
+
+impl From<Op> for Operation {
+    fn from(op: Op) -> Self {
+        match op {
+            Op::Update => Operation::Update,
+            Op::Delete => Operation::Delete,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    pub a: String,
+    pub b: String,
+
+    /// A line of JSON for each key that differs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Record {
+    pub map: String,
+    /// - for standard output
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// Stop after this time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: Option<Duration>,
+
+    /// Stop after so many changes
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+
+    /// Overwrite the file
+    #[arg(long)]
+    pub force: bool,
+
+    /// The size of the ring buffer
+    #[arg(long, value_name = "BYTES", default_value = "32M", value_parser = bytes)]
+    pub buffer: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// - for standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    pub map: String,
+
+    /// Delete what is in the map before
+    #[arg(long)]
+    pub clear: bool,
+
+    /// Keep what is in the map
+    #[arg(long, conflicts_with = "clear")]
+    pub keep: bool,
+
+    /// At the pace at which it was recorded
+    #[arg(long)]
+    pub timed: bool,
+
+    /// A recording that was cut off or that lacks changes, too
+    #[arg(long)]
+    pub partial: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "no number of seconds".to_owned())?;
+    // As long as anybody waits, and no shorter than poll(2) can.
+    match (0.001..=1e9).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("not between 0.001 and 1000000000".to_owned()),
+    }
+}
+
+/// A number, with K, M or G behind it.
+fn bytes(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1 << 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 1 << 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    let number: usize = digits
+        .parse()
+        .map_err(|_| "no number of bytes".to_owned())?;
+    number
+        .checked_mul(unit)
+        .filter(|bytes| (1..=1 << 30).contains(bytes))
+        .ok_or_else(|| "not between 1 and 1G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("12"), Ok(12));
+        assert_eq!(bytes("4K"), Ok(4096));
+        assert_eq!(bytes("1G"), Ok(1 << 30));
+        for wrong in ["", "K", "0", "-1", "2G", "1T", "99999999999999999999", "é"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_seconds() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "0", "-1", "inf", "NaN", "1s"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Watch and compare BPF maps that are in use, of programs that know nothing of it.
+//!
+//! | module | question |
+//! | --- | --- |
+//! | [`map`] | which maps are meant, what are they, what is in them? |
+//! | [`layout`] | what do the bytes of a key or a value mean? |
+//! | [`kernel`] | what can this kernel do, and what is missing? |
+//! | [`tracer`] | what is changed? |
+//! | [`origin`] | by whom? |
+//! | [`census`] | how full are the maps? |
+//! | [`format`] | what is in a recording? |
+//! | [`output`] | how does it end: a signal, a closed pipe, an error? |
+//! | [`cli`], [`commands`] | what does the user want? |
+
+pub mod census;
+pub mod cli;
+pub mod commands;
+pub mod format;
+pub mod kernel;
+pub mod layout;
+pub mod map;
+pub mod object;
+pub mod origin;
+pub mod output;
+pub mod tracer;

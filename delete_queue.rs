@@ -86,7 +86,6 @@ fn count_missed(list: &TracerList) {
 /// Traces some of the keys that wait for this CPU, after an update that may have evicted them.
 ///
 /// Context: any, NMI included.
-#[inline(always)]
 pub(crate) fn trace_some(list: &TracerList, map: &Map, rcu: ReadSide<'_>) {
     let Some(queue) = list.delete_queue() else {
         return;

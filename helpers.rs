@@ -76,6 +76,11 @@ pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: Read
 
 #[inline(always)]
 fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
+    let tracers = operation.map().found_tracers();
+
+    if !tracers.are_plain() {
+        return perform_and_trace_all(operation, rcu);
+    }
     // First, so that the arguments do not have to be kept anywhere else.
     let mut ctx = operation.context();
     let err = operation.perform();
@@ -83,13 +88,21 @@ fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
     if err != 0 {
         return err;
     }
-    if let Some(list) = operation.map().tracers() {
-        if O::MAY_EVICT {
-            delete_queue::trace_some(list, operation.map(), rcu);
-        }
-        run_tracers(list, &mut ctx, None, rcu);
-    }
+    // SAFETY: They are plain.
+    run_tracers(unsafe { tracers.plain() }, &mut ctx, None, rcu);
     0
+}
+
+/// The same where there may be more to do than to run the tracers of the operation.
+#[cold]
+#[inline(never)]
+fn perform_and_trace_all<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
+    let err = operation.perform();
+
+    if err == 0 {
+        trace_done(operation, None, rcu);
+    }
+    err
 }
 
 /// As [`perform_and_trace`], for sleepable programs.

@@ -139,6 +139,7 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
         if let Some(list) = map.tracers() {
             if let Some(new) = new_queue {
                 list.install_delete_queue(new);
+                map.set_tracers_not_plain();
             }
             list.publish(&map, trace_type, tracers, &mut writer);
         }

@@ -6,6 +6,7 @@
 
 use core::{
     ffi::c_void,
+    marker::PhantomData,
     ptr::{self, NonNull},
 };
 use kernel::{
@@ -27,6 +28,14 @@ pub(crate) enum TraceType {
     UpdateElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_UPDATE_ELEM,
     /// `bpf_map_delete_elem()` and `BPF_MAP_DELETE_ELEM`.
     DeleteElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_DELETE_ELEM,
+}
+
+/// Without [`PLAIN`], which the alignment leaves room for.
+#[inline(always)]
+fn untagged(tracers: *mut bindings::bpf_map_tracers) -> *mut Tracers {
+    const _: () = assert!(align_of::<Tracers>() > PLAIN);
+
+    tracers.map_addr(|address| address & !PLAIN).cast()
 }
 
 impl TraceType {
@@ -61,14 +70,46 @@ pub(crate) trait HasTracers {
 /// The tracers of a map.
 type Tracers = <Map as HasTracers>::Tracers;
 
+/// What was found in `map->tracers`.
+///
+/// # Invariants
+///
+/// It is null, or a `Tracers` that can be used for `'a`, and may have [`PLAIN`].
+#[derive(Clone, Copy)]
+pub(crate) struct FoundTracers<'a>(*mut bindings::bpf_map_tracers, PhantomData<&'a Tracers>);
+
+impl<'a> FoundTracers<'a> {
+    /// Whether there are tracers, and nothing else to do than to run them.
+    #[inline(always)]
+    pub(crate) fn are_plain(self) -> bool {
+        self.0.addr() & PLAIN != 0
+    }
+
+    /// The tracers.
+    ///
+    /// # Safety
+    ///
+    /// They are plain.
+    #[inline(always)]
+    pub(crate) unsafe fn plain(self) -> &'a Tracers {
+        // SAFETY: By the safety requirements and the invariants, `PLAIN` is all that is to be taken
+        // away.
+        unsafe { &*self.0.byte_sub(PLAIN).cast::<Tracers>() }
+    }
+}
+
+/// Set in the pointer to the tracers while there is nothing else to do at an operation than to run
+/// them. So who has nothing else to do tests for that and for null at once.
+const PLAIN: usize = 1;
+
 /// A `struct bpf_map`.
 ///
 /// # Invariants
 ///
 /// The map has a non-zero `refcnt`, or it can be reached by the program or the system call that
 /// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`] of this very
-/// module: one module is registered at a time, and none can follow it while a map still has tracers,
-/// which pin it.
+/// module, but for [`PLAIN`]: one module is registered at a time, and none can follow it while a map
+/// still has tracers, which pin it.
 #[repr(transparent)]
 pub(crate) struct Map(Opaque<bindings::bpf_map>);
 
@@ -194,7 +235,29 @@ impl Map {
         // behind it depends on the address.
         let tracers = unsafe { ptr::addr_of!((*self.0.get()).tracers).read_volatile() };
         // SAFETY: By the type invariants, this is null or a `Tracers` that lives as long as the map.
-        unsafe { tracers.cast::<Tracers>().as_ref() }
+        unsafe { untagged(tracers).as_ref() }
+    }
+
+    /// The same, before it is known what there is to do. To be asked for before the operation: whoever
+    /// makes more to do waits for those that have not seen it.
+    #[inline(always)]
+    pub(crate) fn found_tracers(&self) -> FoundTracers<'_> {
+        // SAFETY: As in `tracers()`.
+        let tracers = unsafe { ptr::addr_of!((*self.0.get()).tracers).read_volatile() };
+
+        // INVARIANT: By the type invariants.
+        FoundTracers(tracers, PhantomData)
+    }
+
+    /// From now on there is more to do. The caller holds a lock against others that do this.
+    pub(crate) fn set_tracers_not_plain(&self) {
+        // SAFETY: The map is alive. Volatile as in WRITE_ONCE(), because it is read without a lock.
+        unsafe {
+            let tracers = ptr::addr_of_mut!((*self.0.get()).tracers);
+
+            // INVARIANT: It is the same but for `PLAIN`.
+            tracers.write_volatile(untagged(tracers.read_volatile()).cast());
+        }
     }
 
     /// Gives the map its tracers, if it has none yet; else `new` is dropped.
@@ -204,7 +267,9 @@ impl Map {
         let new = KBox::into_raw(new);
         // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.
         // SAFETY: The map is alive, and `new` is valid until the map is freed.
-        let old = unsafe { bindings::bpf_map_trace_install(self.0.get(), new.cast()) };
+        let old = unsafe {
+            bindings::bpf_map_trace_install(self.0.get(), new.wrapping_byte_add(PLAIN).cast())
+        };
         if !old.is_null() {
             // SAFETY: `new` comes from `KBox::into_raw()` and was not used.
             drop(unsafe { KBox::from_raw(new) });
@@ -218,7 +283,7 @@ impl Map {
     /// `tracers` comes from [`Map::install_tracers`], and nobody can reach it.
     pub(super) unsafe fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
         // SAFETY: By the safety requirements, this is a `Tracers` that `KBox::into_raw()` returned.
-        drop(unsafe { KBox::from_raw(tracers.cast::<Tracers>()) });
+        drop(unsafe { KBox::from_raw(untagged(tracers)) });
     }
 
     /// The map's own update.

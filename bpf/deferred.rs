@@ -40,7 +40,7 @@ impl WorkQueue {
         // SAFETY: It is a format without a directive.
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(
-                c"map_trace".as_ptr().cast(),
+                c"map_trace".as_char_ptr(),
                 bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_SYSFS,
                 0 as c_int,
             )
@@ -116,7 +116,7 @@ impl<T: Work> Deferred<T> {
                             slot,
                             Some(Self::run),
                             false,
-                            c"map_trace".as_ptr().cast(),
+                            c"map_trace".as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         )
                     }

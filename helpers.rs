@@ -66,11 +66,22 @@ fn count_missed<O: Operation>(map: &Map) {
 ///
 /// Context: any, with room on the stack: a system call begins with all of it.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
-    if let Some(list) = operation.map().tracers() {
-        if O::MAY_EVICT {
-            delete_queue::trace_some(list, operation.map(), rcu);
-        }
+    let tracers = operation.map().found_tracers();
+
+    if O::MAY_EVICT && !tracers.are_plain() {
+        trace_evicted(operation.map(), rcu);
+    }
+    if let Some(list) = tracers.list() {
         run_tracers(list, &mut operation.context(), cpu, rcu);
+    }
+}
+
+/// Runs the tracers of some of what the map has given up.
+#[cold]
+#[inline(never)]
+fn trace_evicted(map: &Map, rcu: ReadSide<'_>) {
+    if let Some(list) = map.tracers() {
+        delete_queue::trace_some(list, map, rcu);
     }
 }
 
@@ -78,7 +89,7 @@ pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: Read
 fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
     let tracers = operation.map().found_tracers();
 
-    if !tracers.are_plain() {
+    if O::MAY_EVICT && !tracers.are_plain() {
         return perform_and_trace_all(operation, rcu);
     }
     // First, so that the arguments do not have to be kept anywhere else.
@@ -88,8 +99,12 @@ fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
     if err != 0 {
         return err;
     }
-    // SAFETY: They are plain.
-    run_tracers(unsafe { tracers.plain() }, &mut ctx, None, rcu);
+    if O::MAY_EVICT {
+        // SAFETY: They are plain.
+        run_tracers(unsafe { tracers.plain() }, &mut ctx, None, rcu);
+    } else if let Some(list) = operation.map().tracers() {
+        run_tracers(list, &mut ctx, None, rcu);
+    }
     0
 }
 

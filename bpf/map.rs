@@ -85,6 +85,13 @@ impl<'a> FoundTracers<'a> {
         self.0.addr() & PLAIN != 0
     }
 
+    /// The tracers, if there are some.
+    #[inline(always)]
+    pub(crate) fn list(self) -> Option<&'a Tracers> {
+        // SAFETY: By the invariants.
+        unsafe { untagged(self.0).as_ref() }
+    }
+
     /// The tracers.
     ///
     /// # Safety

@@ -37,9 +37,9 @@ LOAD_BUDGET = 1.02
 # Their tracers run once for each CPU, which is not the way of all others.
 EACH_CPU_ROWS = [f"{kind} update from syscall"
                  for kind in ("percpu_hash", "lru_percpu_hash", "percpu_array")]
-EACH_CPU_BUDGET = 190
+EACH_CPU_BUDGET = 195
 # Known to be over the budgets, without tracers and with the first one: by so much
-KNOWN_OVER = {"hash lookup_and_delete_batch from syscall": (2, 8)}
+KNOWN_OVER = {"hash lookup_and_delete_batch from syscall": (2, 11)}
 # Most figures are the same in each run. See ../Documentation/cost.rst for those that are not.
 TOLERANCE = 1
 VARYING = {"rhash": 30}

@@ -116,7 +116,8 @@ TEST_F_TIMEOUT(batch, grace_period_ends_meanwhile, 600)
 
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	EXPECT_EQ(0, self->err);
-	EXPECT_EQ(ELEMENTS, self->deleted);
+	/* An element can be reported twice while an RHASH shrinks. It is deleted once. */
+	EXPECT_LE(ELEMENTS, self->deleted);
 	EXPECT_EQ(ELEMENTS, *runs);
 }
 

@@ -11,6 +11,7 @@
 //! [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
 
 pub(crate) mod context;
+pub(crate) mod counters;
 pub(crate) mod deferred;
 pub(crate) mod key_slots;
 pub(crate) mod link;

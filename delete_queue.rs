@@ -8,7 +8,7 @@
 
 use crate::{
     bpf::{
-        context::PreemptGuard,
+        context::{is_nested, PreemptGuard},
         deferred::Deferred,
         key_slots::{KeySlots, TakenKey},
         map::{Map, TraceType},
@@ -16,6 +16,7 @@ use crate::{
         rcu::ReadSide,
     },
     helpers::run_tracers,
+    sync,
     tracer_list::TracerList,
 };
 use kernel::{prelude::*, sync::rcu};
@@ -57,6 +58,9 @@ pub(crate) fn evicted(eviction: Eviction<'_>) {
     let Some(list) = eviction.map().tracers() else {
         return;
     };
+    if let Some(sync) = list.live_sync() {
+        sync::evicted(&eviction, list, sync);
+    }
     let Some(queue) = list.delete_queue() else {
         return;
     };
@@ -84,13 +88,16 @@ fn count_missed(list: &TracerList) {
 }
 
 /// Traces some of the keys that wait for this CPU, after an update that may have evicted them.
+/// `turn` is for which CPU the caller comes by, where that is for each.
 ///
 /// Context: any, NMI included.
-pub(crate) fn trace_some(list: &TracerList, map: &Map, rcu: ReadSide<'_>) {
+pub(crate) fn trace_some(list: &TracerList, map: &Map, turn: Option<u32>, rcu: ReadSide<'_>) {
     let Some(queue) = list.delete_queue() else {
         return;
     };
-    let cpu = PreemptGuard::new().cpu();
+    let Some(cpu) = whose_turn(&queue.data().0, turn) else {
+        return;
+    };
 
     for _ in 0..KEYS_PER_OPERATION {
         let Some(key) = queue.data().take(cpu) else {
@@ -98,6 +105,17 @@ pub(crate) fn trace_some(list: &TracerList, map: &Map, rcu: ReadSide<'_>) {
         };
         trace(list, map, key, cpu, rcu);
     }
+}
+
+/// This CPU, if keys wait for it and this is where to tell them: once where the caller comes by for
+/// each CPU, and not within a tracer. There it could be recursion, and the worker can tell them.
+#[inline(always)]
+pub(crate) fn whose_turn(slots: &KeySlots, turn: Option<u32>) -> Option<u32> {
+    let preempt = PreemptGuard::new();
+    let cpu = preempt.cpu();
+
+    (slots.any_waits(cpu) && turn.is_none_or(|turn| turn == cpu) && !is_nested(&preempt))
+        .then_some(cpu)
 }
 
 /// Runs the delete tracers for a key that was evicted on `cpu`.

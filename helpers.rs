@@ -15,7 +15,8 @@ use crate::{
         scratch::{Room, StackRoom, LITTLE_STACK, MUCH_STACK},
         stack,
     },
-    delete_queue,
+    delete_queue, sync,
+    tracer::Tracer,
     tracer_list::TracerList,
 };
 use kernel::{ffi::c_long, sync::rcu};
@@ -39,10 +40,32 @@ pub(crate) fn trampoline<O: Operation>(operation: O, caller: Caller<'_>) -> c_lo
 /// Context: any, NMI included; under RCU or RCU tasks trace.
 #[inline(always)]
 pub(crate) fn perform_only<O: Operation>(operation: O) -> c_long {
+    // Also where the map has just got its first tracer of states: they are waited for.
+    if operation.map().found_tracers().plain(false).is_none() {
+        return perform_only_all(operation);
+    }
     let err = operation.perform();
 
     if err == 0 {
         count_missed::<O>(operation.map());
+    }
+    err
+}
+
+/// The same where there may be more to do than to count.
+#[cold]
+#[inline(never)]
+fn perform_only_all<O: Operation>(operation: O) -> c_long {
+    // A flush waits for the operation and for what comes of it.
+    let _rcu = rcu::Guard::new();
+    let map = operation.map();
+    let err = match map.tracers().and_then(TracerList::live_sync) {
+        Some(sync) => sync::perform_only(operation, sync),
+        None => operation.perform(),
+    };
+
+    if err == 0 {
+        count_missed::<O>(map);
     }
     err
 }
@@ -66,56 +89,61 @@ fn count_missed<O: Operation>(map: &Map) {
 ///
 /// Context: any, with room on the stack: a system call begins with all of it.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
-    let tracers = operation.map().found_tracers();
-
-    if O::MAY_EVICT && !tracers.are_plain() {
-        trace_evicted(operation.map(), rcu);
-    }
-    if let Some(list) = tracers.list() {
-        run_tracers(list, &mut operation.context(), cpu, rcu);
+    match operation.map().found_tracers().plain(O::MAY_EVICT) {
+        Some(list) => run_tracers(list, &mut operation.context(), cpu, rcu),
+        None => trace_done_all(operation, cpu, rcu),
     }
 }
 
-/// Runs the tracers of some of what the map has given up.
+/// The same where there may be more to do than to run the tracers of the operation.
 #[cold]
 #[inline(never)]
-fn trace_evicted(map: &Map, rcu: ReadSide<'_>) {
-    if let Some(list) = map.tracers() {
-        delete_queue::trace_some(list, map, rcu);
+fn trace_done_all<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
+    let Some(list) = operation.map().tracers() else {
+        return;
+    };
+
+    // Else somebody comes by for each CPU.
+    let turn = cpu.filter(|_| !operation.is_for_one_cpu());
+
+    if O::MAY_EVICT {
+        delete_queue::trace_some(list, operation.map(), turn, rcu);
+    }
+    run_tracers(list, &mut operation.context(), cpu, rcu);
+    if let Some(sync) = list.live_sync() {
+        sync::told_late(&operation, list, sync, cpu, turn);
     }
 }
 
 #[inline(always)]
 fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
-    let tracers = operation.map().found_tracers();
-
-    if O::MAY_EVICT && !tracers.are_plain() {
+    // Before the operation: whoever makes more to do waits for those that have not seen it.
+    let Some(list) = operation.map().found_tracers().plain(O::MAY_EVICT) else {
         return perform_and_trace_all(operation, rcu);
-    }
+    };
     // First, so that the arguments do not have to be kept anywhere else.
     let mut ctx = operation.context();
     let err = operation.perform();
 
-    if err != 0 {
-        return err;
-    }
-    if O::MAY_EVICT {
-        // SAFETY: They are plain.
-        run_tracers(unsafe { tracers.plain() }, &mut ctx, None, rcu);
-    } else if let Some(list) = operation.map().tracers() {
+    if err == 0 {
         run_tracers(list, &mut ctx, None, rcu);
     }
-    0
+    err
 }
 
 /// The same where there may be more to do than to run the tracers of the operation.
 #[cold]
 #[inline(never)]
 fn perform_and_trace_all<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
+    if let Some(list) = operation.map().tracers() {
+        if let Some(sync) = list.live_sync() {
+            return sync::perform(operation, list, sync, rcu);
+        }
+    }
     let err = operation.perform();
 
     if err == 0 {
-        trace_done(operation, None, rcu);
+        trace_done_all(operation, None, rcu);
     }
     err
 }
@@ -185,6 +213,18 @@ pub(crate) fn run_tracers<C: Context>(
     cpu: Option<u32>,
     rcu: ReadSide<'_>,
 ) {
+    run_tracers_of(list, ctx, cpu, rcu, |_| true);
+}
+
+/// Runs those of the tracers that are `wanted`. Returns whether all were run, and could follow.
+#[inline(always)]
+pub(crate) fn run_tracers_of<C: Context>(
+    list: &TracerList,
+    ctx: &mut C,
+    cpu: Option<u32>,
+    rcu: ReadSide<'_>,
+    wanted: impl Fn(&Tracer) -> bool,
+) -> bool {
     // With preemption off, what runs above this on the CPU either interrupts it or was called by a
     // tracer. Only the latter is recursion.
     let preempt = PreemptGuard::new();
@@ -192,19 +232,33 @@ pub(crate) fn run_tracers<C: Context>(
     let mut run_ctx = RunContext::new();
 
     ctx.set_cpu(cpu.unwrap_or_else(|| preempt.cpu()));
-    match run_ctx.enter(&preempt) {
-        Some(run_ctx) => run_each(list, ctx, rcu, &preempt, run_ctx),
-        None => run_nested(list, ctx, rcu, &preempt),
+    let all = match run_ctx.enter(&preempt) {
+        Some(run_ctx) => run_each(list, ctx, rcu, &preempt, run_ctx, wanted),
+        None => run_nested(list, ctx, rcu, &preempt, wanted),
     };
+    all
 }
 
 /// The same in an interrupt, or where a tracer has led to the operation.
 #[cold]
 #[inline(never)]
-fn run_nested<C: Context>(list: &TracerList, ctx: &C, rcu: ReadSide<'_>, preempt: &PreemptGuard) {
+fn run_nested<C: Context>(
+    list: &TracerList,
+    ctx: &C,
+    rcu: ReadSide<'_>,
+    preempt: &PreemptGuard,
+    wanted: impl Fn(&Tracer) -> bool,
+) -> bool {
     let mut run_ctx = RunContext::new();
 
-    run_each(list, ctx, rcu, preempt, run_ctx.enter_nested(preempt));
+    run_each(
+        list,
+        ctx,
+        rcu,
+        preempt,
+        run_ctx.enter_nested(preempt),
+        wanted,
+    )
 }
 
 #[inline(always)]
@@ -214,10 +268,16 @@ fn run_each<C: Context>(
     rcu: ReadSide<'_>,
     preempt: &PreemptGuard,
     mut run_ctx: impl EnteredRunContext,
-) {
+    wanted: impl Fn(&Tracer) -> bool,
+) -> bool {
+    let mut all = true;
+
     for tracer in list.read(C::TYPE, rcu).iter() {
         // SAFETY: A list holds a tracer under the type of its program, and only where the map's
         // keys and values are large enough for it.
-        unsafe { tracer.run(ctx, rcu, preempt, &mut run_ctx) };
+        if wanted(tracer) && !unsafe { tracer.run(ctx, rcu, preempt, &mut run_ctx) } {
+            all = false;
+        }
     }
+    all
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     bpf::{
-        link::{Link, LinkCreateAttr},
+        link::{Link, LinkCreateAttr, POLL_DEFAULT, POLL_ERROR, POLL_HUNG_UP, POLL_READABLE},
         map::{Map, TraceType},
         ops::LinkInfo,
         prog::Prog,
@@ -12,6 +12,7 @@ use crate::{
     },
     delete_queue::DeleteQueue,
     loop_check::{self, Edges},
+    sync::MapSync,
     tracer::Tracer,
     tracer_list::{TracerList, Writer, WRITERS},
     verifier_patch::check_attach,
@@ -19,11 +20,18 @@ use crate::{
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     ffi::c_int,
+    fs::File,
     page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
     seq_print,
-    sync::{aref::ARef, rcu::synchronize_rcu, Arc, GlobalLockedBy},
+    sync::{
+        aref::ARef,
+        poll::{PollCondVar, PollTable},
+        rcu::synchronize_rcu,
+        Arc,
+        GlobalLockedBy, //
+    },
 };
 
 /// What a link is for, behind its `struct bpf_link`.
@@ -32,6 +40,9 @@ pub(crate) struct Attachment {
     tracer: Arc<Tracer>,
     /// The traced map. Nothing before the attach and after the detach.
     map: GlobalLockedBy<Option<ARef<Map>>, WRITERS>,
+    /// What poll(2) waits for, of a tracer of states. It is there for as long as the link has a
+    /// file, as who waits may outlive the map.
+    news: GlobalLockedBy<Option<Arc<PollCondVar>>, WRITERS>,
 }
 
 /// `struct bpf_map_trace_link_info`.
@@ -119,12 +130,19 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
         }
         _ => None,
     };
+    let mut new_sync = match trace_type {
+        TraceType::SyncElem if map.tracers().is_none_or(|list| list.sync().is_none()) => {
+            Some(MapSync::new(&map)?)
+        }
+        _ => None,
+    };
     let link = Link::prime(
         prog,
         Attachment {
             trace_type,
             tracer: tracer.clone(),
             map: GlobalLockedBy::new(None),
+            news: GlobalLockedBy::new(None),
         },
     )?;
 
@@ -139,14 +157,26 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
         if let Some(list) = map.tracers() {
             if let Some(new) = new_queue {
                 list.install_delete_queue(new);
-                map.set_tracers_not_plain();
+                map.set_updates_not_plain();
+            }
+            // Where somebody was faster, `new_sync` is dropped without the lock: that takes a grace
+            // period.
+            if list.sync().is_none() {
+                if let Some(new) = new_sync.take() {
+                    list.install_sync(new);
+                    map.set_operations_not_plain();
+                }
             }
             list.publish(&map, trace_type, tracers, &mut writer);
+            if trace_type == TraceType::SyncElem {
+                *link.news.as_mut(&mut writer) = list.sync().map(|sync| sync.data().news().clone());
+            }
         }
         edges.record(&mut writer);
         *link.map.as_mut(&mut writer) = Some(map.clone());
     }
     synchronize_programs();
+    link.replay();
     Ok(link.settle())
 }
 
@@ -157,6 +187,62 @@ fn has_delete_queue(map: &Map) -> bool {
 }
 
 impl Attachment {
+    /// Has a tracer of states told what is there.
+    fn replay(&self) {
+        if self.trace_type != TraceType::SyncElem {
+            return;
+        }
+        self.tracer.want_replay();
+        if let Some(map) = self.map.as_ref(&WRITERS.lock()) {
+            if let Some(sync) = map.tracers().and_then(TracerList::sync) {
+                sync.kick();
+            }
+        }
+    }
+
+    /// The tracer.
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// The map whose states are told.
+    ///
+    /// Errors: [`EOPNOTSUPP`] where they are not, [`ENOLINK`] after a detach.
+    pub(crate) fn synced_map(&self) -> Result<ARef<Map>> {
+        if self.trace_type != TraceType::SyncElem {
+            return Err(EOPNOTSUPP);
+        }
+        self.map.as_ref(&WRITERS.lock()).clone().ok_or(ENOLINK)
+    }
+
+    /// What poll(2) returns: readable once all that was there before is told, an error once a key
+    /// was lost, hung up after a detach. Other tracers have nothing to wait for.
+    pub(crate) fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
+        if self.trace_type != TraceType::SyncElem {
+            return POLL_DEFAULT;
+        }
+        let mut ready = 0;
+
+        if let Some(news) = self.news() {
+            table.register_wait(file, &news);
+        }
+        // A detach after this wakes who waits.
+        if self.synced_map().is_err() {
+            return POLL_HUNG_UP;
+        }
+        if self.tracer.is_replayed() {
+            ready |= POLL_READABLE;
+        }
+        if self.tracer.has_lost() {
+            ready |= POLL_ERROR;
+        }
+        ready
+    }
+
+    fn news(&self) -> Option<Arc<PollCondVar>> {
+        self.news.as_ref(&WRITERS.lock()).clone()
+    }
+
     /// Stops the tracer, and takes it off the map.
     ///
     /// Operations that are under way may still run it.
@@ -180,6 +266,9 @@ impl Attachment {
     /// Errors: [`ENOLINK`] where it was detached before.
     pub(crate) fn detach(&self) -> Result {
         self.remove(&mut WRITERS.lock())?;
+        if let Some(news) = self.news() {
+            news.notify_all();
+        }
         // Tracers run in an RCU read section of their own, sleepable programs or not.
         synchronize_rcu();
         Ok(())
@@ -189,8 +278,15 @@ impl Attachment {
     ///
     /// Context: process context, may sleep.
     pub(crate) fn release(&self) {
+        let mut writer = WRITERS.lock();
+
         // After BPF_LINK_DETACH there is nothing left to do.
-        let _ = self.remove(&mut WRITERS.lock());
+        let _ = self.remove(&mut writer);
+        // Here, as the last one waits for a grace period.
+        let news = self.news.as_mut(&mut writer).take();
+
+        drop(writer);
+        drop(news);
     }
 
     /// `bpf_link_info.map_trace`.
@@ -203,6 +299,16 @@ impl Attachment {
             cookie: self.tracer.cookie(),
             missed: self.tracer.missed(),
             failed: self.tracer.failed(),
+            replayed: self.tracer.replayed(),
+            pending: self
+                .map
+                .as_ref(&writer)
+                .as_ref()
+                .filter(|_| self.trace_type == TraceType::SyncElem)
+                .and_then(|map| map.tracers())
+                .and_then(TracerList::sync)
+                .map_or(0, |sync| sync.data().pending()),
+            lost: self.tracer.lost(),
         }
     }
 
@@ -219,6 +325,15 @@ impl Attachment {
             info.missed,
             info.failed
         );
+        if self.trace_type == TraceType::SyncElem {
+            seq_print!(
+                seq,
+                "replayed:\t{}\npending:\t{}\nlost:\t{}\n",
+                info.replayed,
+                info.pending,
+                info.lost
+            );
+        }
     }
 }
 
@@ -249,5 +364,7 @@ pub(crate) fn update_prog(link: &Link<Attachment>, new: ARef<Prog>, old: Option<
     // at once, and only its code is kept for a grace period.
     synchronize_rcu();
     drop(replaced);
+    // What the old one has made of it is not what the new one would.
+    link.replay();
     Ok(())
 }

@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | `helpers.rs` | what happens at an update or a delete of a traced map? |
 //! | `delete_queue.rs` | what happens where an LRU map gives up an element? |
+//! | `sync.rs` | how are tracers told until what they were told is what is there? |
+//! | `flush.rs` | when is all told that was written so far? |
 //! | `worker.rs` | what is left to the worker of a map? |
 //! | `tracer_list.rs` | which tracers does a map have, and how are they found? |
 //! | `tracer.rs` | what is a tracer, and how does it run? |
@@ -22,9 +24,11 @@ use kernel::prelude::*;
 
 mod bpf;
 mod delete_queue;
+mod flush;
 mod helpers;
 mod link;
 mod loop_check;
+mod sync;
 mod tracer;
 mod tracer_list;
 mod verifier_patch;
@@ -40,8 +44,10 @@ use bpf::{
 };
 use kernel::{
     ffi::{c_int, c_long},
+    fs::File,
     seq_file::SeqFile,
-    sync::{aref::ARef, rcu::rcu_barrier},
+    sync::{aref::ARef, poll::PollTable, rcu::rcu_barrier},
+    uaccess::UserSlice,
 };
 
 module! {
@@ -138,5 +144,22 @@ impl MapTracing for MapTrace {
 
     fn info(link: &Link<Self::LinkData>) -> LinkInfo {
         link.info()
+    }
+
+    fn poll(link: &Link<Self::LinkData>, file: &File, table: PollTable<'_>) -> u32 {
+        link.poll(file, table)
+    }
+
+    fn flush(
+        link: &Link<Self::LinkData>,
+        keys: UserSlice,
+        timeout_ms: u32,
+        left: &mut u64,
+    ) -> Result {
+        flush::flush(link, keys, timeout_ms, left)
+    }
+
+    fn key_size(link: &Link<Self::LinkData>) -> usize {
+        link.synced_map().map_or(0, |map| map.key_size() as usize)
     }
 }

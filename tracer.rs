@@ -16,13 +16,20 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
-        atomic::{Atomic, Relaxed},
+        atomic::{Acquire, Atomic, Full, Relaxed, Release},
         GlobalLockedBy, //
     },
 };
 
 /// The program's answer where it could not follow the operation.
 const COULD_NOT_FOLLOW: u32 = 1;
+
+/// Of [`Tracer::replay`]: nobody has begun.
+const REPLAY_WAITS: u32 = 0;
+/// Somebody goes through the elements.
+const REPLAY_RUNS: u32 = 1;
+/// It was told of each.
+const REPLAY_DONE: u32 = 2;
 
 /// How deep tracers may nest, one run by what the other one does, as far as the stack lasts.
 pub(crate) const MAX_NESTING: usize = 8;
@@ -37,6 +44,12 @@ pub(crate) struct Tracer {
     prog: AttachedProg,
     missed: Atomic<i64>,
     failed: Atomic<i64>,
+    /// How far it has been told what was there before it. Of event tracers: not asked for.
+    replay: Atomic<u32>,
+    replayed: Atomic<i64>,
+    lost: Atomic<i64>,
+    /// How many of them were told again by who flushes with the keys.
+    healed: Atomic<i64>,
     /// What the program writes, while it is attached. See [`crate::loop_check`].
     written: GlobalLockedBy<KVec<ARef<Map>>, WRITERS>,
 }
@@ -52,6 +65,10 @@ impl Tracer {
             prog: AttachedProg::new(prog),
             missed: Atomic::new(0),
             failed: Atomic::new(0),
+            replay: Atomic::new(REPLAY_WAITS),
+            replayed: Atomic::new(0),
+            lost: Atomic::new(0),
+            healed: Atomic::new(0),
             written: GlobalLockedBy::new(KVec::new()),
         }
     }
@@ -70,6 +87,86 @@ impl Tracer {
     /// How often the program could not follow.
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Relaxed) as u64
+    }
+
+    /// How often it was not run, or could not follow.
+    pub(crate) fn not_told(&self) -> u64 {
+        self.missed().wrapping_add(self.failed())
+    }
+
+    /// How many elements it was told that were there before it.
+    pub(crate) fn replayed(&self) -> u64 {
+        self.replayed.load(Relaxed) as u64
+    }
+
+    /// How many keys it was not told, and will not be.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Relaxed) as u64
+    }
+
+    /// Whether there are some that nobody has told it again.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.load(Acquire) != self.healed.load(Relaxed)
+    }
+
+    /// Notes that so many of the lost keys were told again, from the first on.
+    pub(crate) fn heal(&self, lost: u64) {
+        let lost = lost as i64;
+        let mut old = self.healed.load(Relaxed);
+
+        // Somebody else may know of more.
+        while old < lost {
+            match self.healed.cmpxchg(old, lost, Relaxed) {
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Counts a key that it will not be told, and returns how many there are now.
+    #[cold]
+    pub(crate) fn count_lost(&self) -> u64 {
+        self.lost.fetch_add(1, Release) as u64 + 1
+    }
+
+    /// Has all that is there told to it, as if it were new.
+    pub(crate) fn want_replay(&self) {
+        self.replayed.store(0, Relaxed);
+        self.replay.store(REPLAY_WAITS, Release);
+    }
+
+    /// Somebody begins to go through all elements. Returns whether this waits for it.
+    pub(crate) fn begin_replay(&self) -> bool {
+        let begins = self.replay.cmpxchg(REPLAY_WAITS, REPLAY_RUNS, Full).is_ok();
+
+        if begins {
+            self.replayed.store(0, Relaxed);
+        }
+        begins
+    }
+
+    /// Somebody has gone through the elements, and through all of them if it is `done`. That counts
+    /// only where nobody has asked for it again meanwhile.
+    pub(crate) fn end_replay(&self, done: bool) {
+        let new = if done { REPLAY_DONE } else { REPLAY_WAITS };
+        let _ = self.replay.cmpxchg(REPLAY_RUNS, new, Full);
+    }
+
+    /// Whether somebody goes through all elements for it.
+    pub(crate) fn is_in_replay(&self) -> bool {
+        self.replay.load(Relaxed) == REPLAY_RUNS
+    }
+
+    /// Whether it was told all that was there before it.
+    pub(crate) fn is_replayed(&self) -> bool {
+        self.replay.load(Acquire) == REPLAY_DONE
+    }
+
+    /// Counts an element, if it was told that in a replay.
+    pub(crate) fn count_replayed(&self) {
+        if self.is_in_replay() {
+            self.replayed.add(1, Relaxed);
+        }
     }
 
     /// Whether it runs a program: not after [`Tracer::stop`].
@@ -125,7 +222,7 @@ impl Tracer {
         self.failed.add(1, Relaxed);
     }
 
-    /// Runs the program after an operation.
+    /// Runs the program after an operation. Returns whether it was told, and could follow.
     ///
     /// # Safety
     ///
@@ -138,18 +235,21 @@ impl Tracer {
         rcu: ReadSide<'_>,
         preempt: &PreemptGuard,
         run_ctx: &mut impl EnteredRunContext,
-    ) {
+    ) -> bool {
         let (depth, running) = run_ctx.outer(self);
 
         // Only asked for where some have led to this.
         if running || (depth != 0 && depth >= max_nesting(run_ctx.is_in_interrupt())) {
-            return self.count_missed(rcu);
+            self.count_missed(rcu);
+            return false;
         }
         run_ctx.set_tracer(self);
         // SAFETY: By the safety requirements.
         if unsafe { self.prog.run(ctx, rcu, preempt) } == COULD_NOT_FOLLOW {
             self.count_failed();
+            return false;
         }
+        true
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     },
     delete_queue::DeleteQueue,
     loop_check::WriteIndex,
+    sync::MapSync,
     tracer::Tracer,
 };
 use kernel::{
@@ -54,6 +55,8 @@ pub(crate) struct TracerList {
     ///
     /// First, as it is dropped first: that waits for the worker, which uses the rest.
     delete_queue: SetOnce<Pin<KBox<Deferred<DeleteQueue>>>>,
+    /// From the first tracer of states on. As above.
+    sync: SetOnce<Pin<KBox<Deferred<MapSync>>>>,
     operations: [RcuCell<Tracers, WRITERS>; TraceType::COUNT],
     scratch: Scratch,
     /// The last level of a walk of the loop check that came by.
@@ -74,7 +77,12 @@ impl TracerList {
         let empty = || Unpublished::new(Tracers::with_capacity(0)?);
         let list = Self {
             delete_queue: SetOnce::new(),
-            operations: [RcuCell::new(empty()?), RcuCell::new(empty()?)],
+            sync: SetOnce::new(),
+            operations: [
+                RcuCell::new(empty()?),
+                RcuCell::new(empty()?),
+                RcuCell::new(empty()?),
+            ],
             scratch: Scratch::new(map)?,
             visited: Atomic::new(0),
         };
@@ -95,6 +103,24 @@ impl TracerList {
     /// Gives the map a queue of deletes, if it has none yet; else `new` is dropped.
     pub(crate) fn install_delete_queue(&self, new: Pin<KBox<Deferred<DeleteQueue>>>) {
         self.delete_queue.populate(new);
+    }
+
+    /// What keeps the tracers of states right, if the map ever had one.
+    #[inline(always)]
+    pub(crate) fn sync(&self) -> Option<&Deferred<MapSync>> {
+        self.sync.as_ref().map(|sync| &**sync)
+    }
+
+    /// The same, while the map has one.
+    #[inline(always)]
+    pub(crate) fn live_sync(&self) -> Option<&Deferred<MapSync>> {
+        self.sync().filter(|sync| sync.data().is_live())
+    }
+
+    /// Gives the map what its tracers of states need. The caller has seen that it has none yet, and
+    /// holds the lock of the writers.
+    pub(crate) fn install_sync(&self, new: Pin<KBox<Deferred<MapSync>>>) {
+        self.sync.populate(new);
     }
 
     /// Notes that the loop check comes by, and returns whether that is the first time for `level`.
@@ -148,7 +174,20 @@ impl TracerList {
         writer: &mut Writer,
     ) {
         self.operations[trace_type as usize].replace(tracers, writer);
-        map.set_traced(trace_type, true);
+        self.mark_traced(map, writer);
+    }
+
+    /// Lets the map's operations look for tracers where there are some that they have to tell.
+    fn mark_traced(&self, map: &Map, writer: &Writer) {
+        let is_live = |trace_type| self.peek(trace_type, writer).iter().any(Tracer::is_live);
+        let is_synced = is_live(TraceType::SyncElem);
+
+        if let Some(sync) = self.sync() {
+            sync.data().set_live(is_synced);
+        }
+        for trace_type in TraceType::ALL {
+            map.set_traced(trace_type, is_synced || is_live(trace_type));
+        }
     }
 
     /// Removes the tracers that have stopped.
@@ -156,11 +195,9 @@ impl TracerList {
     /// This cannot fail: without memory for a shorter array they stay in, where they do nothing,
     /// until the next change.
     pub(crate) fn remove_stopped(&self, map: &Map, trace_type: TraceType, writer: &mut Writer) {
-        let old = self.peek(trace_type, writer);
+        self.mark_traced(map, writer);
 
-        if !old.iter().any(Tracer::is_live) {
-            map.set_traced(trace_type, false);
-        }
+        let old = self.peek(trace_type, writer);
         if let Ok(tracers) = live(old).and_then(Unpublished::new) {
             self.operations[trace_type as usize].replace(tracers, writer);
         }

@@ -115,6 +115,12 @@ impl RunContext {
     }
 }
 
+/// Whether a tracer has led to this.
+pub(crate) fn is_nested(_preempt: &PreemptGuard) -> bool {
+    // SAFETY: Preemption is off.
+    unsafe { *bindings::bpf_map_trace_this_innermost(bindings::bpf_map_trace_level()) != 0 }
+}
+
 /// Whether an address is where the current task has its stack, and not an interrupt.
 fn is_on_task_stack(address: usize) -> bool {
     // SAFETY: It looks at the address only.

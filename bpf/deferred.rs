@@ -10,12 +10,14 @@ use core::ptr::{self, NonNull};
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     bindings,
-    ffi::c_int,
+    ffi::{c_int, c_ulong},
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full},
+        atomic::{Acquire, Atomic, AtomicFlag, Full, Release},
+        barrier::smp_mb,
         static_lock_class, //
     },
+    time::{msecs_to_jiffies, Msecs},
     types::Opaque,
 };
 
@@ -61,12 +63,25 @@ impl Drop for WorkQueue {
     }
 }
 
+/// `queue_delayed_work_on()` and the like.
+type QueueFunction = unsafe extern "C" fn(
+    c_int,
+    *mut bindings::workqueue_struct,
+    *mut bindings::delayed_work,
+    c_ulong,
+) -> bool;
+
 /// What is to be done.
 pub(crate) trait Work: Send + Sync {
-    /// Does it.
+    /// Does it, as far as it can be done now. Returns after what time to go on.
     ///
     /// Context: process context, may sleep.
-    fn run(&self, map: &Map);
+    fn run(&self, map: &Map) -> Option<Msecs>;
+
+    /// How long what is asked for by [`Deferred::kick_in_turn`] may wait.
+    fn pause(&self) -> Msecs {
+        0
+    }
 }
 
 /// Some work with its data.
@@ -79,8 +94,13 @@ pub(crate) struct Deferred<T: Work> {
     #[pin]
     irq_work: Opaque<bindings::irq_work>,
     #[pin]
-    work: Opaque<bindings::work_struct>,
+    work: Opaque<bindings::delayed_work>,
     map: *mut bindings::bpf_map,
+    /// Somebody has asked for it to be done at once, and nobody has queued it yet.
+    hurries: AtomicFlag,
+    /// It was queued at once since it began to run.
+    hurried: AtomicFlag,
+    #[pin]
     data: T,
 }
 
@@ -99,7 +119,7 @@ impl<T: Work> Deferred<T> {
     /// # Safety
     ///
     /// What this returns is dropped before the map is freed.
-    pub(crate) unsafe fn new(map: &Map, data: T) -> Result<Pin<KBox<Self>>> {
+    pub(crate) unsafe fn new(map: &Map, data: impl PinInit<T>) -> Result<Pin<KBox<Self>>> {
         let map = map.as_ptr();
 
         // INVARIANT: By the safety requirements.
@@ -109,20 +129,29 @@ impl<T: Work> Deferred<T> {
                     // SAFETY: `slot` is valid for a write, and what is pinned there stays.
                     unsafe { bindings::init_irq_work_lazy(slot, Some(Self::hand_over)) }
                 }),
-                work <- Opaque::ffi_init(|slot| {
-                    // SAFETY: As above.
+                work <- Opaque::ffi_init(|slot: *mut bindings::delayed_work| {
+                    // SAFETY: As above. The timer is as DELAYED_WORK has it.
                     unsafe {
                         bindings::init_work_with_key(
-                            slot,
+                            &raw mut (*slot).work,
                             Some(Self::run),
                             false,
                             c"map_trace".as_char_ptr(),
                             static_lock_class!().as_ptr(),
-                        )
+                        );
+                        bindings::timer_init_key(
+                            &raw mut (*slot).timer,
+                            Some(bindings::delayed_work_timer_fn),
+                            bindings::TIMER_IRQSAFE,
+                            c"map_trace".as_char_ptr(),
+                            static_lock_class!().as_ptr(),
+                        );
                     }
                 }),
                 map,
-                data,
+                hurries: AtomicFlag::new(false),
+                hurried: AtomicFlag::new(false),
+                data <- data,
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -134,10 +163,19 @@ impl<T: Work> Deferred<T> {
         &self.data
     }
 
-    /// Has the work done soon: once at least after this.
+    /// Has the work done soon: once at least after this. A pause that it makes ends.
     ///
     /// Context: any, NMI included.
     pub(crate) fn kick(&self) {
+        // Pairs with the exchange in `hand_over()`: that runs after this, or is yet to run.
+        self.hurries.store(true, Release);
+        self.kick_in_turn();
+    }
+
+    /// As [`Deferred::kick`], but a pause goes on.
+    ///
+    /// Context: any, NMI included.
+    pub(crate) fn kick_in_turn(&self) {
         // SAFETY: It is initialized, and stays until `drop()` has waited for it.
         unsafe { bindings::irq_work_queue(self.irq_work.get()) };
     }
@@ -156,13 +194,42 @@ impl<T: Work> Deferred<T> {
                 irq_work
             )
         };
+        // SAFETY: By the safety requirements; it stays until `drop()` has waited for this.
+        let this = unsafe { &*this };
+
+        if this.hurries.xchg(false, Full) {
+            this.hurried.xchg(true, Full);
+            this.work_after(0, bindings::mod_delayed_work_on);
+            return;
+        }
+        // Not where it waits for its time.
+        let pause = this.data.pause();
+        this.work_after(pause, bindings::queue_delayed_work_on);
+        // Work that runs ends with another pause: it sees that this is queued, or this sees that.
+        smp_mb(Full);
+        if this.data.pause() != pause {
+            this.work_after(this.data.pause(), bindings::mod_delayed_work_on);
+        }
+    }
+
+    /// Whether the work is queued, or waits for its time.
+    fn is_queued(&self) -> bool {
+        // SAFETY: It is initialized. Volatile as in READ_ONCE(), because others queue it meanwhile.
+        let data = unsafe { (&raw const (*self.work.get()).work.data).read_volatile() };
+
+        data.counter & (1 << bindings::work_bits_WORK_STRUCT_PENDING_BIT) != 0
+    }
+
+    /// Has `function` queue the work.
+    fn work_after(&self, delay: Msecs, function: QueueFunction) {
         // SAFETY: It is initialized, and stays until `drop()` has waited for it. The queue is there
         // for as long as the module has maps.
         unsafe {
-            bindings::queue_work_on(
+            function(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
                 QUEUE.load(Acquire),
-                (*this).work.get(),
+                self.work.get(),
+                msecs_to_jiffies(delay),
             )
         };
     }
@@ -175,11 +242,26 @@ impl<T: Work> Deferred<T> {
     unsafe extern "C" fn run(work: *mut bindings::work_struct) {
         // SAFETY: By the safety requirements; it stays until `drop()` has waited for this.
         let this = unsafe {
-            &*kernel::container_of!(work.cast::<Opaque<bindings::work_struct>>(), Self, work)
+            let work = kernel::container_of!(work, bindings::delayed_work, work);
+
+            &*kernel::container_of!(work.cast::<Opaque<bindings::delayed_work>>(), Self, work)
         };
 
+        // Who has hurried before this is served by it.
+        this.hurried.xchg(false, Full);
         // SAFETY: By the invariants.
-        this.data.run(unsafe { Map::from_raw(this.map) });
+        let delay = this.data.run(unsafe { Map::from_raw(this.map) });
+
+        // Pairs with the barrier in `hand_over()`.
+        smp_mb(Full);
+        if delay.is_some() || this.is_queued() {
+            let delay = delay.unwrap_or_else(|| this.data.pause());
+
+            this.work_after(delay, bindings::mod_delayed_work_on);
+        }
+        if this.hurried.xchg(false, Full) {
+            this.work_after(0, bindings::mod_delayed_work_on);
+        }
     }
 }
 
@@ -190,7 +272,7 @@ impl<T: Work> PinnedDrop for Deferred<T> {
         // the former is over.
         unsafe {
             bindings::irq_work_sync(self.irq_work.get());
-            bindings::cancel_work_sync(self.work.get());
+            bindings::cancel_delayed_work_sync(self.work.get());
         }
     }
 }

@@ -6,12 +6,15 @@
 //! it does the same.
 
 use super::{context::PreemptGuard, map::Map};
-use core::{cell::UnsafeCell, ffi::c_void, ptr};
+use core::{cell::UnsafeCell, ffi::c_void, mem::ManuallyDrop, ptr};
 use kernel::{
     alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_NOWARN},
     cpu::nr_cpu_ids,
     prelude::*,
-    sync::atomic::{Acquire, Atomic, Relaxed, Release},
+    sync::{
+        atomic::{Acquire, Atomic, Full, Relaxed, Release},
+        barrier::{smp_mb, Read},
+    },
 };
 
 /// Nobody uses the slot.
@@ -23,11 +26,17 @@ const PUBLISHED: u32 = 2;
 /// Somebody is at work on its key.
 const TAKEN: u32 = 3;
 
+/// These are the last bits of a state; the others count how often the slot was claimed.
+const STATE: u32 = 3;
+const USE: u32 = STATE + 1;
+
 /// What belongs to one CPU, in a cache line of its own.
 #[repr(align(64))]
 struct Part {
     /// How many slots are not free, or about to be claimed.
     used: Atomic<u32>,
+    /// How many keys wait, or are about to: never less than those that do.
+    waiting: Atomic<u32>,
     /// Where to look for a free slot first.
     next_free: Atomic<u32>,
     /// Where to look for a key first.
@@ -42,8 +51,8 @@ type Word = UnsafeCell<u64>;
 /// # Invariants
 ///
 /// There is a part for each of `nr_cpu_ids()` CPUs, and for each part `per_cpu` states, and room for
-/// as many keys: `words` has a capacity of `stride` for each. The room of a slot is written only by
-/// who has claimed it, and read only by who has taken it; then it holds a key.
+/// as many keys: `stride` of `words` for each. The room of a slot is written only by who has claimed
+/// it, and read by who has taken it, when it holds a key; others may look, but not rely on it.
 pub(crate) struct KeySlots {
     parts: KVVec<Part>,
     states: KVVec<Atomic<u32>>,
@@ -73,11 +82,13 @@ impl KeySlots {
         let stride = key_size.div_ceil(size_of::<Word>());
         let mut parts = KVVec::with_capacity(cpus, flags)?;
         let mut states = KVVec::with_capacity(count, flags)?;
-        let words = KVVec::with_capacity(count.checked_mul(stride).ok_or(ENOMEM)?, flags)?;
+        let nr_words = count.checked_mul(stride).ok_or(ENOMEM)?;
+        let mut words = KVVec::with_capacity(nr_words, flags)?;
 
         for _ in 0..cpus {
             let part = Part {
                 used: Atomic::new(0),
+                waiting: Atomic::new(0),
                 next_free: Atomic::new(0),
                 next_key: Atomic::new(0),
             };
@@ -85,6 +96,9 @@ impl KeySlots {
         }
         for _ in 0..count {
             states.push(Atomic::new(FREE), flags)?;
+        }
+        for _ in 0..nr_words {
+            words.push(Word::new(0), flags)?;
         }
         // INVARIANT: These are the sizes, and no slot holds a key.
         Ok(Self {
@@ -113,22 +127,21 @@ impl KeySlots {
             .cast()
     }
 
-    /// Puts a key into this CPU's part. Returns whether there was room.
+    /// Claims a slot of this CPU's part, and copies a key into it. Returns nothing where all are in
+    /// use.
     ///
     /// Context: any, NMI included.
     ///
     /// # Safety
     ///
     /// `key` is a key of the map that this was made for.
-    pub(crate) unsafe fn put(&self, key: *const c_void) -> bool {
+    pub(crate) unsafe fn claim(&self, key: *const c_void) -> Option<ClaimedKey<'_>> {
         let preempt = PreemptGuard::new();
         let cpu = preempt.cpu() as usize;
-        let Some(part) = self.parts.get(cpu) else {
-            return false;
-        };
+        let part = self.parts.get(cpu)?;
 
         // From here on there is a free slot for us, though others may take the one that we see.
-        // Pairs with the last line of `TakenKey::drop()`: what is not counted any more is free.
+        // Pairs with the last line of `free()`: what is not counted any more is free.
         if part.used.fetch_add(1, Acquire) < self.per_cpu {
             let first = part.next_free.load(Relaxed);
 
@@ -136,20 +149,106 @@ impl KeySlots {
                 let (in_part, slot) = self.slot(cpu, first, offset);
                 let state = &self.states[slot];
 
-                if state.load(Relaxed) != FREE || state.cmpxchg(FREE, CLAIMED, Acquire).is_err() {
+                let old = state.load(Relaxed);
+                let claimed = old.wrapping_add(USE) | CLAIMED;
+
+                if old & STATE != FREE || state.cmpxchg(old, claimed, Full).is_err() {
                     continue;
                 }
+                part.next_free.store((in_part + 1) % self.per_cpu, Relaxed);
                 // SAFETY: By the invariants, nobody else uses the room, and it is as large as a
                 // key.
                 unsafe { ptr::copy_nonoverlapping(key.cast(), self.room(slot), self.key_size) };
-                // Pairs with the cmpxchg in `take()`.
-                state.store(PUBLISHED, Release);
-                part.next_free.store((in_part + 1) % self.per_cpu, Relaxed);
-                return true;
+                // INVARIANT: The slot is ours now, and holds the key.
+                return Some(ClaimedKey {
+                    slots: self,
+                    cpu,
+                    slot,
+                    claimed,
+                });
             }
         }
         part.used.fetch_sub(1, Relaxed);
-        false
+        None
+    }
+
+    /// Puts a key into this CPU's part. Returns whether there was room.
+    ///
+    /// Context: any, NMI included.
+    ///
+    /// # Safety
+    ///
+    /// As for [`KeySlots::claim`].
+    pub(crate) unsafe fn put(&self, key: *const c_void) -> bool {
+        // SAFETY: By the safety requirements.
+        unsafe { self.claim(key) }
+            .map(ClaimedKey::publish)
+            .is_some()
+    }
+
+    /// As [`KeySlots::put`], but once is enough: not where the key waits in this CPU's part already.
+    ///
+    /// The caller has a full barrier between what it has done to the key and this, as who takes it
+    /// has one behind that: so that is done before it is looked at.
+    ///
+    /// Context: any, NMI included.
+    ///
+    /// # Safety
+    ///
+    /// As for [`KeySlots::claim`].
+    pub(crate) unsafe fn put_once(&self, key: *const c_void) -> bool {
+        let preempt = PreemptGuard::new();
+
+        // SAFETY: By the safety requirements.
+        unsafe { self.has(preempt.cpu() as usize, key) || self.put(key) }
+    }
+
+    /// Whether a key waits in the part of a CPU.
+    ///
+    /// # Safety
+    ///
+    /// As for [`KeySlots::claim`].
+    unsafe fn has(&self, cpu: usize, key: *const c_void) -> bool {
+        self.any_waits(cpu as u32)
+            && (0..self.per_cpu).any(|index| {
+                // SAFETY: By the safety requirements.
+                unsafe { self.waits_in(self.slot(cpu, index, 0).1, key) }
+            })
+    }
+
+    /// Whether more than half of this CPU's slots are in use.
+    ///
+    /// Context: any, NMI included.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let preempt = PreemptGuard::new();
+
+        self.parts
+            .get(preempt.cpu() as usize)
+            .is_some_and(|part| part.used.load(Relaxed) > self.per_cpu / 2)
+    }
+
+    /// Whether `key` waits in a slot.
+    ///
+    /// # Safety
+    ///
+    /// As for [`KeySlots::put`].
+    unsafe fn waits_in(&self, slot: usize, key: *const c_void) -> bool {
+        let state = &self.states[slot];
+        let before = state.load(Acquire);
+
+        if before & STATE != PUBLISHED {
+            return false;
+        }
+        let waiting = self.room(slot);
+        let same = (0..self.key_size).all(|i| {
+            // SAFETY: Both have so many bytes. Another key may be written to the slot meanwhile:
+            // volatile, and told by the state.
+            unsafe { waiting.add(i).read_volatile() == key.cast::<u8>().add(i).read() }
+        });
+
+        // As in `peek_at()`; here nobody may have taken it, either.
+        smp_mb(Read);
+        same && state.load(Relaxed) == before
     }
 
     /// Takes a key out of the part of a CPU.
@@ -157,12 +256,25 @@ impl KeySlots {
     /// Context: any, NMI included.
     #[inline(always)]
     pub(crate) fn take(&self, cpu: u32) -> Option<TakenKey<'_>> {
-        let part = self.parts.get(cpu as usize)?;
-
-        if part.used.load(Relaxed) == 0 {
-            return None;
+        if self.any_waits(cpu) {
+            self.take_from(self.parts.get(cpu as usize)?, cpu)
+        } else {
+            None
         }
-        self.take_from(part, cpu)
+    }
+
+    /// How many keys wait in the part of a CPU, or are about to.
+    #[inline(always)]
+    pub(crate) fn waiting(&self, cpu: u32) -> usize {
+        self.parts
+            .get(cpu as usize)
+            .map_or(0, |part| part.waiting.load(Relaxed) as usize)
+    }
+
+    /// Whether keys wait in the part of a CPU.
+    #[inline(always)]
+    pub(crate) fn any_waits(&self, cpu: u32) -> bool {
+        self.waiting(cpu) != 0
     }
 
     #[cold]
@@ -172,21 +284,71 @@ impl KeySlots {
 
         for offset in 0..self.per_cpu {
             let (in_part, slot) = self.slot(cpu as usize, first, offset);
-            let state = &self.states[slot];
 
-            if state.load(Relaxed) != PUBLISHED || state.cmpxchg(PUBLISHED, TAKEN, Acquire).is_err()
-            {
-                continue;
+            if let Some(key) = self.take_slot(part, slot) {
+                part.next_key.store((in_part + 1) % self.per_cpu, Relaxed);
+                return Some(key);
             }
-            part.next_key.store((in_part + 1) % self.per_cpu, Relaxed);
-            // INVARIANT: The slot is ours now.
-            return Some(TakenKey {
-                key: self.room(slot).cast(),
-                state,
-                part,
-            });
         }
         None
+    }
+
+    /// Takes the key of one of the slots of a CPU, if there is one that waits.
+    ///
+    /// Context: any, NMI included.
+    pub(crate) fn take_at(&self, cpu: u32, index: u32) -> Option<TakenKey<'_>> {
+        let part = self.parts.get(cpu as usize)?;
+
+        self.take_slot(part, self.slot(cpu as usize, index, 0).1)
+    }
+
+    #[inline(always)]
+    fn take_slot<'a>(&'a self, part: &'a Part, slot: usize) -> Option<TakenKey<'a>> {
+        let state = &self.states[slot];
+        let old = state.load(Relaxed);
+        let taken = old | TAKEN;
+
+        if old & STATE != PUBLISHED || state.cmpxchg(old, taken, Acquire).is_err() {
+            return None;
+        }
+        part.waiting.fetch_sub(1, Relaxed);
+        // INVARIANT: The slot is ours now.
+        Some(TakenKey {
+            key: self.room(slot).cast(),
+            state,
+            taken,
+            part,
+        })
+    }
+
+    /// Copies the key of one of the slots of a CPU, whether it waits or somebody is at work on it.
+    /// Returns whether there is one; if not, what is in `copy` is of no use.
+    ///
+    /// Context: any.
+    pub(crate) fn peek_at(&self, cpu: u32, index: u32, copy: &mut [u64]) -> bool {
+        let slot = self.slot(cpu as usize, index, 0).1;
+        let state = &self.states[slot];
+        let before = state.load(Acquire);
+
+        if !matches!(before & STATE, PUBLISHED | TAKEN) || copy.len() < self.stride {
+            return false;
+        }
+        let from = self.words.as_ptr().wrapping_add(slot * self.stride);
+
+        for (i, word) in copy.iter_mut().take(self.stride).enumerate() {
+            // SAFETY: The slot has so many words. Somebody may write another key there meanwhile:
+            // volatile, and told by the state.
+            *word = unsafe { from.add(i).cast::<u64>().read_volatile() };
+        }
+        // The state is read after the words. Pairs with the cmpxchg in `claim()`.
+        smp_mb(Read);
+        // Published or taken, it is the same key.
+        state.load(Relaxed) & !STATE == before & !STATE
+    }
+
+    /// How many words a copy of a key takes.
+    pub(crate) fn words_of_key(&self) -> usize {
+        self.stride
     }
 }
 
@@ -198,21 +360,92 @@ impl KeySlots {
 pub(crate) struct TakenKey<'a> {
     key: *mut c_void,
     state: &'a Atomic<u32>,
+    /// What `state` is as long as the slot is ours.
+    taken: u32,
     part: &'a Part,
 }
 
 impl TakenKey<'_> {
     /// A key of the map, which nobody writes to while `self` is there.
-    pub(super) fn as_ptr(&self) -> *mut c_void {
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
         self.key
+    }
+
+    /// Has the key wait again.
+    pub(crate) fn put_back(self) {
+        let this = ManuallyDrop::new(self);
+
+        publish(this.part, this.state, this.taken);
     }
 }
 
 impl Drop for TakenKey<'_> {
     fn drop(&mut self) {
-        // Pairs with the cmpxchg in `put()`.
-        self.state.store(FREE, Release);
-        // Pairs with the first line of `put()`.
-        self.part.used.fetch_sub(1, Release);
+        free(self.part, self.state, self.taken);
     }
+}
+
+/// A key that was put into a slot, and does not wait yet. Dropped, it was not.
+///
+/// # Invariants
+///
+/// `slot` is claimed, holds a key, and is one of `cpu`; `claimed` is what its state is.
+pub(crate) struct ClaimedKey<'a> {
+    slots: &'a KeySlots,
+    cpu: usize,
+    slot: usize,
+    claimed: u32,
+}
+
+impl ClaimedKey<'_> {
+    /// A key of the map, which nobody writes to while `self` is there.
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.slots.room(self.slot).cast()
+    }
+
+    /// Has the key wait.
+    pub(crate) fn publish(self) {
+        let this = ManuallyDrop::new(self);
+
+        publish(
+            &this.slots.parts[this.cpu],
+            &this.slots.states[this.slot],
+            this.claimed,
+        );
+    }
+
+    /// The same where the key does not wait in that part already.
+    ///
+    /// The caller has a barrier, see [`KeySlots::put_once`].
+    pub(crate) fn publish_once(self) {
+        // SAFETY: By the invariants, it is a key of the map.
+        if !unsafe { self.slots.has(self.cpu, self.as_ptr()) } {
+            self.publish();
+        }
+    }
+}
+
+impl Drop for ClaimedKey<'_> {
+    fn drop(&mut self) {
+        free(
+            &self.slots.parts[self.cpu],
+            &self.slots.states[self.slot],
+            self.claimed,
+        );
+    }
+}
+
+/// Has the key of a slot of ours wait, whose state is `old`.
+fn publish(part: &Part, state: &Atomic<u32>, old: u32) {
+    part.waiting.fetch_add(1, Relaxed);
+    // Pairs with the cmpxchg in `take_slot()`.
+    state.store(old & !STATE | PUBLISHED, Release);
+}
+
+/// Gives a slot of ours back, whose state is `old`.
+fn free(part: &Part, state: &Atomic<u32>, old: u32) {
+    // Pairs with the cmpxchg in `claim()`.
+    state.store(old & !STATE | FREE, Release);
+    // Pairs with the first line of `claim()`.
+    part.used.fetch_sub(1, Release);
 }

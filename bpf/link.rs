@@ -22,6 +22,18 @@ use kernel::{
     uaccess::{UserPtr, UserSlice},
 };
 
+/// Something can be read.
+pub(crate) const POLL_READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
+
+/// Something is wrong.
+pub(crate) const POLL_ERROR: u32 = bindings::POLLERR;
+
+/// There is nothing to wait for any more.
+pub(crate) const POLL_HUNG_UP: u32 = bindings::POLLHUP;
+
+/// Of what cannot be waited for (`DEFAULT_POLLMASK`).
+pub(crate) const POLL_DEFAULT: u32 = POLL_READABLE | bindings::POLLOUT | bindings::POLLWRNORM;
+
 /// A link with its data.
 ///
 /// # Invariants

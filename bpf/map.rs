@@ -4,14 +4,17 @@
 //!
 //! C header: [`include/linux/bpf.h`](srctree/include/linux/bpf.h)
 
+use super::rcu::ReadSide;
 use core::{
     ffi::c_void,
     marker::PhantomData,
     ptr::{self, NonNull},
 };
 use kernel::{
+    alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_NOWARN},
     bindings,
-    error::from_err_ptr,
+    cpu::nr_cpu_ids,
+    error::{from_err_ptr, to_result},
     ffi::c_long,
     prelude::*,
     sync::aref::{ARef, AlwaysRefCounted},
@@ -21,6 +24,7 @@ use kernel::{
 /// An operation that can be traced.
 ///
 /// Each is a target (`attach_btf_id`) of `BPF_TRACE_MAP` programs.
+#[allow(clippy::enum_variant_names, reason = "they are those of the kernel")]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum TraceType {
@@ -28,14 +32,16 @@ pub(crate) enum TraceType {
     UpdateElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_UPDATE_ELEM,
     /// `bpf_map_delete_elem()` and `BPF_MAP_DELETE_ELEM`.
     DeleteElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_DELETE_ELEM,
+    /// Whatever changes a key: the tracers are told what is there.
+    SyncElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_SYNC_ELEM,
 }
 
 /// Without [`PLAIN`], which the alignment leaves room for.
 #[inline(always)]
 fn untagged(tracers: *mut bindings::bpf_map_tracers) -> *mut Tracers {
-    const _: () = assert!(align_of::<Tracers>() > PLAIN);
+    const _: () = assert!(align_of::<Tracers>() > TAGS);
 
-    tracers.map_addr(|address| address & !PLAIN).cast()
+    tracers.map_addr(|address| address & !TAGS).cast()
 }
 
 impl TraceType {
@@ -43,7 +49,8 @@ impl TraceType {
     pub(crate) const COUNT: usize = bindings::bpf_map_trace_type_MAX_BPF_MAP_TRACE_TYPE as usize;
 
     /// All of them.
-    pub(crate) const ALL: [Self; Self::COUNT] = [Self::UpdateElem, Self::DeleteElem];
+    pub(crate) const ALL: [Self; Self::COUNT] =
+        [Self::UpdateElem, Self::DeleteElem, Self::SyncElem];
 }
 
 impl TryFrom<u32> for TraceType {
@@ -55,6 +62,88 @@ impl TryFrom<u32> for TraceType {
             .into_iter()
             .find(|t| *t as u32 == value)
             .ok_or(EINVAL)
+    }
+}
+
+/// Room for keys of a map, one after the other.
+///
+/// # Invariants
+///
+/// `bytes` has `capacity` times `key_size` bytes.
+pub(crate) struct KeyBuffer {
+    bytes: KVVec<u8>,
+    key_size: usize,
+    capacity: u32,
+}
+
+impl KeyBuffer {
+    /// Makes room for `capacity` keys of `map`.
+    ///
+    /// Context: process context, may sleep.
+    ///
+    /// Errors: [`ENOMEM`].
+    pub(crate) fn new(map: &Map, capacity: u32) -> Result<Self> {
+        let key_size = map.key_size() as usize;
+        let size = key_size.checked_mul(capacity as usize).ok_or(ENOMEM)?;
+
+        // INVARIANT: That is the size.
+        Ok(Self {
+            bytes: KVVec::from_elem(0, size, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?,
+            key_size,
+            capacity,
+        })
+    }
+
+    /// For how many keys there is room.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// The bytes of all keys.
+    pub(crate) fn as_bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// The first of the keys.
+    pub(crate) fn first(&mut self) -> *mut c_void {
+        self.bytes.as_mut_ptr().cast()
+    }
+
+    /// The first `count` keys.
+    pub(crate) fn keys(&mut self, count: usize) -> impl Iterator<Item = *mut c_void> + '_ {
+        self.bytes
+            .chunks_exact_mut(self.key_size)
+            .take(count)
+            .map(|key| key.as_mut_ptr().cast())
+    }
+}
+
+/// A CPU that can have a value of its own.
+///
+/// # Invariants
+///
+/// It is possible.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ValueCpu(u32);
+
+impl ValueCpu {
+    /// Any, where there is one value for all.
+    pub(crate) const ANY: Self = Self(0);
+
+    /// All of them.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        // INVARIANT: It was asked for.
+        (0..nr_cpu_ids())
+            .filter(|cpu| {
+                // SAFETY: It is less than `nr_cpu_ids`.
+                unsafe { bindings::cpu_possible(*cpu) }
+            })
+            .map(Self)
+    }
+
+    /// Its number.
+    pub(crate) fn number(self) -> u32 {
+        self.0
     }
 }
 
@@ -70,44 +159,43 @@ pub(crate) trait HasTracers {
 /// The tracers of a map.
 type Tracers = <Map as HasTracers>::Tracers;
 
+/// In `map->tracers`: a tracer is run for each operation, and nothing else is to be done.
+const PLAIN: usize = 1;
+
+/// In `map->tracers`, too: as far as deletes go. They evict nothing.
+const PLAIN_FOR_DELETES: usize = 2;
+
+const TAGS: usize = PLAIN | PLAIN_FOR_DELETES;
+
 /// What was found in `map->tracers`.
 ///
 /// # Invariants
 ///
-/// It is null, or a `Tracers` that can be used for `'a`, and may have [`PLAIN`].
+/// It is null without tags, or a `Tracers` that can be used for `'a`, with all of [`TAGS`], none, or
+/// [`PLAIN_FOR_DELETES`] alone.
 #[derive(Clone, Copy)]
 pub(crate) struct FoundTracers<'a>(*mut bindings::bpf_map_tracers, PhantomData<&'a Tracers>);
 
 impl<'a> FoundTracers<'a> {
-    /// Whether there are tracers, and nothing else to do than to run them.
+    /// The tracers, if there is nothing to do after an operation but to run them. `may_evict` says
+    /// whether it can make the map give up elements.
     #[inline(always)]
-    pub(crate) fn are_plain(self) -> bool {
-        self.0.addr() & PLAIN != 0
-    }
+    pub(crate) fn plain(self, may_evict: bool) -> Option<&'a Tracers> {
+        let tag = if may_evict { PLAIN } else { PLAIN_FOR_DELETES };
 
-    /// The tracers, if there are some.
-    #[inline(always)]
-    pub(crate) fn list(self) -> Option<&'a Tracers> {
-        // SAFETY: By the invariants.
-        unsafe { untagged(self.0).as_ref() }
-    }
+        if self.0.addr() & tag == 0 {
+            return None;
+        }
+        let tracers = if may_evict {
+            self.0.wrapping_byte_sub(TAGS).cast()
+        } else {
+            untagged(self.0)
+        };
 
-    /// The tracers.
-    ///
-    /// # Safety
-    ///
-    /// They are plain.
-    #[inline(always)]
-    pub(crate) unsafe fn plain(self) -> &'a Tracers {
-        // SAFETY: By the safety requirements and the invariants, `PLAIN` is all that is to be taken
-        // away.
-        unsafe { &*self.0.byte_sub(PLAIN).cast::<Tracers>() }
+        // SAFETY: By the invariants, it has a tag, so it is not null, and with `PLAIN` it has both.
+        Some(unsafe { &*tracers })
     }
 }
-
-/// Set in the pointer to the tracers while there is nothing else to do at an operation than to run
-/// them. So who has nothing else to do tests for that and for null at once.
-const PLAIN: usize = 1;
 
 /// A `struct bpf_map`.
 ///
@@ -115,7 +203,7 @@ const PLAIN: usize = 1;
 ///
 /// The map has a non-zero `refcnt`, or it can be reached by the program or the system call that
 /// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`] of this very
-/// module, but for [`PLAIN`]: one module is registered at a time, and none can follow it while a map
+/// module, but for [`TAGS`]: one module is registered at a time, and none can follow it while a map
 /// still has tracers, which pin it.
 #[repr(transparent)]
 pub(crate) struct Map(Opaque<bindings::bpf_map>);
@@ -192,6 +280,12 @@ impl Map {
         unsafe { (*self.0.get()).value_size }
     }
 
+    /// How many elements it can have.
+    pub(crate) fn max_entries(&self) -> u32 {
+        // SAFETY: Constant.
+        unsafe { (*self.0.get()).max_entries }
+    }
+
     /// Whether programs must not read the map (`BPF_F_WRONLY_PROG`).
     pub(crate) fn is_write_only_for_programs(&self) -> bool {
         // SAFETY: Constant.
@@ -256,14 +350,25 @@ impl Map {
         FoundTracers(tracers, PhantomData)
     }
 
-    /// From now on there is more to do. The caller holds a lock against others that do this.
-    pub(crate) fn set_tracers_not_plain(&self) {
+    /// From now on there is more to do after updates. The caller holds a lock against others that
+    /// do this.
+    pub(crate) fn set_updates_not_plain(&self) {
+        self.clear_tags(PLAIN);
+    }
+
+    /// The same, after all operations.
+    pub(crate) fn set_operations_not_plain(&self) {
+        self.clear_tags(TAGS);
+    }
+
+    fn clear_tags(&self, tags: usize) {
         // SAFETY: The map is alive. Volatile as in WRITE_ONCE(), because it is read without a lock.
         unsafe {
             let tracers = ptr::addr_of_mut!((*self.0.get()).tracers);
+            let old = tracers.read_volatile();
 
-            // INVARIANT: It is the same but for `PLAIN`.
-            tracers.write_volatile(untagged(tracers.read_volatile()).cast());
+            // INVARIANT: It is the same but for `TAGS`.
+            tracers.write_volatile(old.map_addr(|address| address & !tags));
         }
     }
 
@@ -275,7 +380,7 @@ impl Map {
         // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.
         // SAFETY: The map is alive, and `new` is valid until the map is freed.
         let old = unsafe {
-            bindings::bpf_map_trace_install(self.0.get(), new.wrapping_byte_add(PLAIN).cast())
+            bindings::bpf_map_trace_install(self.0.get(), new.wrapping_byte_add(TAGS).cast())
         };
         if !old.is_null() {
             // SAFETY: `new` comes from `KBox::into_raw()` and was not used.
@@ -291,6 +396,93 @@ impl Map {
     pub(super) unsafe fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
         // SAFETY: By the safety requirements, this is a `Tracers` that `KBox::into_raw()` returned.
         drop(unsafe { KBox::from_raw(untagged(tracers)) });
+    }
+
+    /// Whether each CPU has a value of its own.
+    pub(crate) fn has_value_for_each_cpu(&self) -> bool {
+        // SAFETY: Constant.
+        unsafe { (*(*self.0.get()).ops).map_lookup_percpu_elem.is_some() }
+    }
+
+    /// Where the value of a key is, that of `cpu` where each has one, or null. Leaves no trace, as
+    /// that the element was used.
+    ///
+    /// The value stays memory as long as RCU is held, but others write to it, and its element can go
+    /// to another key.
+    ///
+    /// # Safety
+    ///
+    /// `key` is a key of the map, which has tracers of states.
+    pub(crate) unsafe fn lookup(
+        &self,
+        key: *mut c_void,
+        cpu: ValueCpu,
+        _rcu: ReadSide<'_>,
+    ) -> *mut c_void {
+        // SAFETY: The map is alive, and the CPU is possible. The rest is up to the caller.
+        unsafe { bindings::bpf_map_trace_read_elem(self.0.get(), key, cpu.0) }
+    }
+
+    /// Whether a value is whole only under the lock in it.
+    pub(crate) fn has_locked_values(&self) -> bool {
+        // SAFETY: Constant; an error where the type of the values is not known.
+        unsafe {
+            from_err_ptr((*self.0.get()).record).is_ok_and(|record| {
+                !record.is_null()
+                    && (*record).field_mask & bindings::btf_field_type_BPF_SPIN_LOCK != 0
+            })
+        }
+    }
+
+    /// Copies a value, without what cannot be copied, which is zero in the copy.
+    ///
+    /// Context: any, NMI included; process context where there is a lock in the value.
+    ///
+    /// # Safety
+    ///
+    /// `from` comes from [`Map::lookup`], RCU is still held, and at `to` is room for a value.
+    pub(crate) unsafe fn copy_value(&self, to: *mut c_void, from: *mut c_void) {
+        // SAFETY: By the safety requirements.
+        unsafe {
+            if self.has_locked_values() {
+                bindings::bpf_map_trace_copy_locked(self.0.get(), to, from);
+            } else {
+                bindings::bpf_map_trace_copy_value(self.0.get(), to, from);
+            }
+        }
+    }
+
+    /// Tells who watches that a tracer has lost a key, and that these are so many now.
+    ///
+    /// Context: any, NMI included, under locks of the map.
+    pub(crate) fn tell_lost(&self, cookie: u64, lost: u64) {
+        // SAFETY: The map is alive.
+        unsafe { bindings::bpf_map_trace_lost(self.0.get(), cookie, lost) };
+    }
+
+    /// Copies the keys of a part of the map, from `pos` on. Returns how many there are; none behind
+    /// the last part.
+    ///
+    /// Context: process context.
+    ///
+    /// Errors: [`ENOSPC`] where there is too little room, and those of a lock.
+    pub(crate) fn read_keys(&self, pos: &mut u32, keys: &mut KeyBuffer) -> Result<Option<usize>> {
+        // SAFETY: The map is alive, and there is the room that the buffer says.
+        let count = unsafe {
+            bindings::bpf_map_trace_read_keys(
+                self.0.get(),
+                pos,
+                keys.bytes.as_mut_ptr().cast(),
+                ptr::null_mut(),
+                keys.capacity,
+            )
+        };
+
+        match to_result(count) {
+            Ok(()) => Ok(Some(count as usize)),
+            Err(ENOENT) => Ok(None),
+            Err(err) => Err(err),
+        }
     }
 
     /// The map's own update.

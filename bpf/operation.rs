@@ -10,11 +10,47 @@ use super::{
     scratch::Room,
     stack, //
 };
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr};
 use kernel::{bindings, ffi::c_long};
 
 /// Somebody has done the operation.
 const REASON_OPERATION: u64 = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_OPERATION as u64;
+
+/// What a tracer of states gets.
+pub(crate) type State = bindings::bpf_map_trace_ctx__sync_elem;
+
+/// Why a tracer of states runs.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Reason {
+    /// Somebody has done an operation on the key.
+    Operation = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_OPERATION,
+    /// The map has given the element up.
+    Eviction = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_EVICTION,
+    /// Operations on the key have met, or a run has failed.
+    Recheck = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_RECHECK,
+    /// It was there before the tracer.
+    Replay = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_REPLAY,
+    /// User space has asked for it.
+    Flush = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_FLUSH,
+}
+
+/// The state of a key, but for the CPU: its value, or null where it has none.
+pub(crate) fn state_of(map: &Map, key: *mut c_void, value: *mut c_void, reason: Reason) -> State {
+    use bindings::{
+        bpf_map_trace_ctx__sync_elem__bindgen_ty_1 as Key,
+        bpf_map_trace_ctx__sync_elem__bindgen_ty_2 as Value,
+        bpf_map_trace_ctx__sync_elem__bindgen_ty_3 as MapPtr, //
+    };
+
+    State {
+        __bindgen_anon_1: Key { key },
+        __bindgen_anon_2: Value { value },
+        __bindgen_anon_3: MapPtr { map: map.as_ptr() },
+        cpu: 0,
+        reason: reason as u64,
+    }
+}
 
 /// The map has given the element up.
 const REASON_EVICTION: u64 = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_EVICTION as u64;
@@ -73,8 +109,26 @@ pub(crate) trait Operation: Copy {
     where
         Self: 'r;
 
+    /// The same operation with another key.
+    ///
+    /// # Safety
+    ///
+    /// `key` is a key of the map, and stays for as long as what this returns is used.
+    unsafe fn with_key(self, key: *mut c_void) -> Self;
+
     /// What the tracers get for it, but for the CPU.
     fn context(self) -> Self::Context;
+
+    /// The key.
+    fn key(&self) -> *mut c_void;
+
+    /// Whether it has written the value of a CPU of its own choice alone.
+    fn is_for_one_cpu(&self) -> bool {
+        false
+    }
+
+    /// What it has left: the state of the key, but for the CPU.
+    fn state(&self) -> State;
 }
 
 /// An update.
@@ -167,6 +221,23 @@ impl Operation for Update<'_> {
             reason: REASON_OPERATION,
         }
     }
+
+    unsafe fn with_key(self, key: *mut c_void) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self { key, ..self }
+    }
+
+    fn key(&self) -> *mut c_void {
+        self.key
+    }
+
+    fn is_for_one_cpu(&self) -> bool {
+        self.flags & u64::from(bindings::BPF_F_CPU) != 0
+    }
+
+    fn state(&self) -> State {
+        state_of(self.map, self.key, self.value, Reason::Operation)
+    }
 }
 
 /// A delete.
@@ -243,6 +314,19 @@ impl Operation for Delete<'_> {
             cpu: 0,
             reason: REASON_OPERATION,
         }
+    }
+
+    unsafe fn with_key(self, key: *mut c_void) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self { key, ..self }
+    }
+
+    fn key(&self) -> *mut c_void {
+        self.key
+    }
+
+    fn state(&self) -> State {
+        state_of(self.map, self.key, ptr::null_mut(), Reason::Operation)
     }
 }
 

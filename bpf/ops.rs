@@ -17,10 +17,12 @@ use kernel::{
     bindings,
     error::{from_result, to_result},
     ffi::{c_int, c_long},
+    fs::File,
     prelude::*,
     seq_file::SeqFile,
-    sync::aref::ARef,
+    sync::{aref::ARef, poll::PollTable},
     types::Opaque,
+    uaccess::{UserPtr, UserSlice},
 };
 
 /// What the module does for map tracing.
@@ -83,6 +85,20 @@ pub(crate) trait MapTracing {
 
     /// The link's part of `BPF_OBJ_GET_INFO_BY_FD`.
     fn info(link: &Link<Self::LinkData>) -> LinkInfo;
+
+    /// poll(2): returns the events that are there.
+    fn poll(link: &Link<Self::LinkData>, file: &File, table: PollTable<'_>) -> u32;
+
+    /// `BPF_LINK_FLUSH`: counts the keys that are left.
+    fn flush(
+        link: &Link<Self::LinkData>,
+        keys: UserSlice,
+        timeout_ms: u32,
+        left: &mut u64,
+    ) -> Result;
+
+    /// In bytes, of the keys of the map; 0 after a detach.
+    fn key_size(link: &Link<Self::LinkData>) -> usize;
 }
 
 /// `bpf_link_info.map_trace`.
@@ -97,6 +113,12 @@ pub(crate) struct LinkInfo {
     pub(crate) missed: u64,
     /// How often the tracer returned 1.
     pub(crate) failed: u64,
+    /// How many elements it was told that were there before it.
+    pub(crate) replayed: u64,
+    /// How many keys of the map could not be settled.
+    pub(crate) pending: u64,
+    /// How many keys it was not told.
+    pub(crate) lost: u64,
 }
 
 /// Kinds of callers, each of which has a function of its own.
@@ -158,6 +180,7 @@ impl<T: MapTracing> Registration<T> {
                     updated: Some(Self::updated),
                     deleted: Some(Self::deleted),
                     evicted: Some(Self::evicted),
+                    marked: None,
                     link_create: Some(Self::link_create),
                     link_release: Some(Self::link_release),
                     link_dealloc: Some(Self::link_dealloc),
@@ -165,6 +188,8 @@ impl<T: MapTracing> Registration<T> {
                     link_update_prog: Some(Self::link_update_prog),
                     link_show_fdinfo: Some(Self::link_show_fdinfo),
                     link_fill_info: Some(Self::link_fill_info),
+                    link_poll: Some(Self::link_poll),
+                    link_flush: Some(Self::link_flush),
                     free_tracers: Some(Self::free_tracers),
                 };
                 // SAFETY: `slot` is valid for a write, and what is pinned there stays until
@@ -397,7 +422,55 @@ impl<T: MapTracing> Registration<T> {
         to.cookie = from.cookie;
         to.missed = from.missed;
         to.failed = from.failed;
+        to.replayed = from.replayed;
+        to.pending = from.pending;
+        to.lost = from.lost;
         0
+    }
+
+    /// Polls a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a live link of this type, `file` one of it, and `table` that of a poll(2) on it.
+    unsafe extern "C" fn link_poll(
+        link: *mut bindings::bpf_link,
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table,
+    ) -> bindings::__poll_t {
+        // SAFETY: By the safety requirements. Nobody holds the position of such a file.
+        let (link, file, table) = unsafe {
+            (
+                Link::from_raw(link),
+                File::from_raw_file(file),
+                PollTable::from_raw(table),
+            )
+        };
+        T::poll(link, file, table)
+    }
+
+    /// Flushes a link.
+    ///
+    /// # Safety
+    ///
+    /// `link` is a live link of this type, and `left` is valid and initialized.
+    unsafe extern "C" fn link_flush(
+        link: *mut bindings::bpf_link,
+        keys: *mut c_void,
+        count: u32,
+        timeout_ms: u32,
+        left: *mut u64,
+    ) -> c_int {
+        // SAFETY: A link of ours, and the caller has a reference.
+        let (link, left) = unsafe { (Link::from_raw(link), &mut *left) };
+
+        from_result(|| {
+            let len = T::key_size(link).checked_mul(count as usize).ok_or(E2BIG)?;
+            let keys = UserSlice::new(UserPtr::from_ptr(keys), len);
+
+            T::flush(link, keys, timeout_ms, left)?;
+            Ok(0)
+        })
     }
 
     /// Frees the tracers of a map.

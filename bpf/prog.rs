@@ -162,6 +162,16 @@ unsafe impl Context for bindings::bpf_map_trace_ctx__delete_elem {
     }
 }
 
+// SAFETY: This is what bpf_map_trace__sync_elem() describes.
+unsafe impl Context for bindings::bpf_map_trace_ctx__sync_elem {
+    const TYPE: TraceType = TraceType::SyncElem;
+
+    #[inline(always)]
+    fn set_cpu(&mut self, cpu: u32) {
+        self.cpu = cpu.into();
+    }
+}
+
 /// A program that runs for as long as it is in here, and that can be swapped while it runs.
 ///
 /// # Invariants

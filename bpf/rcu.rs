@@ -140,6 +140,36 @@ unsafe extern "C" fn free_box<T>(head: *mut bindings::callback_head) {
     drop(unsafe { KBox::from_raw(head.cast::<RcuBox<T>>()) });
 }
 
+/// A grace period that has begun: it is over when all RCU read sections of its beginning are.
+pub(crate) struct GracePeriod(Opaque<bindings::rcu_gp_seq>);
+
+impl GracePeriod {
+    /// Begins one.
+    ///
+    /// Context: process context.
+    pub(crate) fn begin() -> Self {
+        let this = Self(Opaque::uninit());
+
+        // SAFETY: It fills in all of it.
+        unsafe { bindings::start_poll_synchronize_rcu_full(this.0.get()) };
+        this
+    }
+
+    /// Whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        // SAFETY: `begin()` has filled it in.
+        unsafe { bindings::poll_state_synchronize_rcu_full(self.0.get()) }
+    }
+}
+
+/// Sleeps for a tick, or until there is a signal.
+///
+/// Context: process context, may sleep.
+pub(crate) fn sleep_for_a_tick() {
+    // SAFETY: No requirements but the context.
+    unsafe { bindings::schedule_timeout_interruptible(1) };
+}
+
 /// Waits until all programs that run now, sleepable ones too, and all RCU read sections are over.
 ///
 /// Context: process context, may sleep, for as long as the longest sleepable program.

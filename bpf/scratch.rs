@@ -42,6 +42,12 @@ const ALIGN: usize = 64;
 /// Values can be as large as memory, and few operations have to be copied.
 const MAX_SLOTS_SIZE: usize = 64 << 20;
 
+/// For a copy of a value that is in the map.
+const VALUE_ONLY: Reusable = Reusable {
+    key: false,
+    value: true,
+};
+
 /// Room of `SIZE` bytes on the stack.
 #[repr(C, align(8))]
 pub(crate) struct StackRoom<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
@@ -214,6 +220,19 @@ impl Scratch {
         Some(self.room(start, Some(slot), reusable))
     }
 
+    /// Takes a part of the stack for a value.
+    pub(crate) fn stack_for_value<'a, const SIZE: usize>(
+        &'a self,
+        stack: &'a mut StackRoom<SIZE>,
+    ) -> Option<Room<'a>> {
+        self.on_stack(stack, VALUE_ONLY)
+    }
+
+    /// Takes a slot for a value. Preemption is off until it is dropped.
+    pub(crate) fn slot_for_value(&self) -> Option<Room<'_>> {
+        self.in_slot(VALUE_ONLY)
+    }
+
     /// Makes a [`Room`]: from `start` there are [`Scratch::size_of`] bytes.
     fn room<'a>(&self, start: *mut u8, slot: Option<Slot<'a>>, reusable: Reusable) -> Room<'a> {
         Room {
@@ -236,6 +255,43 @@ const fn value_offset(key_size: usize) -> usize {
     key_size.next_multiple_of(8)
 }
 
+/// Room for a value of a map.
+///
+/// # Invariants
+///
+/// From `start` there are `size` bytes, aligned as values are, which only this uses.
+pub(crate) struct ValueRoom<'a> {
+    start: *mut c_void,
+    size: usize,
+    _borrowed: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> ValueRoom<'a> {
+    /// Room in a buffer.
+    pub(crate) fn in_buffer(buffer: &'a mut [u64]) -> Self {
+        // INVARIANT: It has this size.
+        Self {
+            start: buffer.as_mut_ptr().cast(),
+            size: size_of_val(buffer),
+            _borrowed: PhantomData,
+        }
+    }
+
+    /// Copies the value that is at `from` in `map`, if there is room for it.
+    ///
+    /// # Safety
+    ///
+    /// `from` comes from [`Map::lookup`], and RCU is still held.
+    pub(crate) unsafe fn copy(&mut self, map: &Map, from: *mut c_void) -> Option<*mut c_void> {
+        if map.value_size() as usize > self.size {
+            return None;
+        }
+        // SAFETY: By the safety requirements and the invariants.
+        unsafe { map.copy_value(self.start, from) };
+        Some(self.start)
+    }
+}
+
 /// Room for those arguments that have to be copied, until it is dropped.
 ///
 /// # Invariants
@@ -251,6 +307,19 @@ pub(crate) struct Room<'a> {
 }
 
 impl Room<'_> {
+    /// Where a value can go.
+    pub(crate) fn value(&mut self) -> ValueRoom<'_> {
+        // SAFETY: By the invariants, there is room behind the key.
+        let start = unsafe { self.start.add(value_offset(self.key_size)) };
+
+        // INVARIANT: It has this size.
+        ValueRoom {
+            start: start.cast(),
+            size: self.value_size,
+            _borrowed: PhantomData,
+        }
+    }
+
     /// Copies a key, if that was asked for, and returns where it is now.
     ///
     /// # Safety

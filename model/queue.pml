@@ -32,6 +32,8 @@
  * mark, and a delete follows; FULL all slots are taken for good, and an update and a delete of
  * one key meet: nothing is lost; FAIL a tracer fails once; FLUSH a flush at any time; PER slots
  * of a CPU's part.
+ * NO_MARKS: elements have no marks. A key that is in the map is queued as well, and where there is
+ * no room the worker goes through all elements (here: mark). A flush does so, too.
  * EVENT: event tracers. Each eviction is an entry of its own and a run of its own, neither
  * more nor less, or is missed, and that is said. UNTRACED: the operations have no tracers that
  * could take a key, or fail. ORDER: where nobody else has taken it,
@@ -43,6 +45,7 @@
  * FREE_EARLY (before the recheck), NO_COUNT (the recheck does not count), ONE_ROUND (a recheck
  * that is overtaken counts as done), FORGET (a recheck that failed frees the slot), DISARM_LATE,
  * NO_KICK (an eviction does not arm the worker), SILENT (no slot, and nobody says so), NO_SPOT,
+ * NO_REREAD (NO_MARKS: no slot, and the worker does not go through the elements),
  * NO_FLUSH_GRACE, NO_LAST_GRACE, PASS_OVER (a flush passes over slots that are taken),
  * FLUSH_FORGETS (a flush that is overtaken leaves nothing to the worker), KEEP_QUIET (an
  * operation whose own tracer fails during a flush does not say so), OUTSIDE (no grace
@@ -189,16 +192,30 @@ inline recheck(k, rounds)
 /* What was not done is the worker's: the mark of the element, or the queue */
 inline leave(c, k)
 {
+#ifdef NO_MARKS
+	queued = false;
+#else
 	atomic {
 		if
 		:: S[k] % 2 == 1 -> mark[k] = true; armed = true; queued = true
 		:: else -> queued = false
 		fi
 	};
+#endif
 	if
 	:: queued
 	:: else ->
 		queue(c, k);
+#ifdef NO_MARKS
+		atomic {
+			if
+#ifndef NO_REREAD
+			:: !queued && S[k] % 2 == 1 -> mark[k] = true; queued = true
+#endif
+			:: else
+			fi
+		};
+#endif
 		if
 		:: queued -> armed = true
 		:: else ->
@@ -426,6 +443,12 @@ end:	do
 #endif
 }
 
+#ifdef NO_MARKS
+#define MARKED_FOR_FLUSH(k) (mark[k] || S[k] % 2 == 1)
+#else
+#define MARKED_FOR_FLUSH(k) mark[k]
+#endif
+
 #ifdef FLUSH
 proctype flush()
 {
@@ -467,11 +490,11 @@ proctype flush()
 	atomic { j = 0; k = 0 };
 	do
 	:: k == 2 -> break
-	:: k < 2 && mark[k] ->
+	:: k < 2 && MARKED_FOR_FLUSH(k) ->
 		recheck(k, 1);
 		if :: done :: else -> left = left || failed; leave(1, k) fi;
 		atomic { k++; done = false; failed = false }
-	:: k < 2 && !mark[k] -> k++
+	:: k < 2 && !MARKED_FOR_FLUSH(k) -> k++
 	od;
 #ifndef NO_LAST_GRACE
 	atomic { waits = inside };

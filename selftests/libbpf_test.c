@@ -512,6 +512,7 @@ FIXTURE_SETUP(bpftool)
 	self->skel = libbpf_bpf__open();
 	ASSERT_NE(NULL, self->skel);
 	bpf_map__set_autocreate(self->skel->maps.uncreated_map, false);
+	bpf_program__set_autoload(self->skel->progs.tracer_sync, true);
 	ASSERT_EQ(0, libbpf_bpf__load(self->skel));
 
 	struct bpf_map_trace_link_info info = {
@@ -615,6 +616,44 @@ TEST_F_TIMEOUT(bpftool, link_show_tells_a_detached_link, BPFTOOL_TIMEOUT)
 	BPFTOOL("-j map show id %u", self->map.id);
 	EXPECT_EQ(NULL, strstr(self->output, "UPDATE_ELEM"));
 	EXPECT_OUTPUT("\"trace_type\":\"DELETE_ELEM\"");
+}
+
+TEST_F_TIMEOUT(bpftool, link_flush_has_all_told, BPFTOOL_TIMEOUT)
+{
+	__u32 key = KEY, value = 1, len = sizeof(struct bpf_link_info);
+	struct bpf_link_info info = {};
+	LIBBPF_OPTS(bpf_link_flush_opts, opts, .timeout_ms = 60000);
+
+	self->skel->links.tracer_sync = bpf_program__attach(self->skel->progs.tracer_sync);
+	ASSERT_NE(NULL, self->skel->links.tracer_sync);
+	ASSERT_EQ(0, bpf_link_get_info_by_fd(bpf_link__fd(self->skel->links.tracer_sync), &info,
+					     &len));
+	ASSERT_EQ(0, bpf_map__update_elem(self->skel->maps.traced_map, &key, sizeof(key), &value,
+					  sizeof(value), BPF_ANY));
+
+	BPFTOOL("link show id %u", info.id);
+	EXPECT_OUTPUT("trace_type SYNC_ELEM");
+	EXPECT_OUTPUT("pending 0  lost 0");
+	BPFTOOL("-j link flush id %u", info.id);
+	EXPECT_OUTPUT("null");
+	EXPECT_EQ(1, self->skel->bss->nr_flushed);
+	EXPECT_EQ(0, bpf_link_flush(bpf_link__fd(self->skel->links.tracer_sync), NULL));
+	EXPECT_EQ(2, self->skel->bss->nr_flushed);
+	key = 6;
+	opts.keys = &key;
+	opts.count = 1;
+	EXPECT_EQ(0, bpf_link_flush(bpf_link__fd(self->skel->links.tracer_sync), &opts));
+	EXPECT_EQ(4, self->skel->bss->nr_flushed);
+
+	self->skel->bss->sync_fails = 1;
+	BPFTOOL("-j link flush id %u timeout 60000", info.id);
+	EXPECT_OUTPUT("could not follow 1 keys");
+	EXPECT_EQ(-EAGAIN, bpf_link_flush(bpf_link__fd(self->skel->links.tracer_sync), &opts));
+	EXPECT_EQ(2, opts.left);
+	self->skel->bss->sync_fails = 0;
+
+	BPFTOOL("-j link flush id %u", self->link.id);
+	EXPECT_OUTPUT("Operation not supported");
 }
 
 TEST_F_TIMEOUT(bpftool, map_show_names_its_tracers, BPFTOOL_TIMEOUT)

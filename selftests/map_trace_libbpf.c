@@ -48,6 +48,8 @@ static struct operation {
 	{ "UPDATE_ELEM", "bpf_map_trace__update_elem", "BPF_MAP_TRACE_UPDATE_ELEM", -EAGAIN },
 #define DELETE_ELEM 1
 	{ "DELETE_ELEM", "bpf_map_trace__delete_elem", "BPF_MAP_TRACE_DELETE_ELEM", -EAGAIN },
+#define SYNC_ELEM 2
+	{ "SYNC_ELEM", "bpf_map_trace__sync_elem", "BPF_MAP_TRACE_SYNC_ELEM", -EAGAIN },
 };
 
 /* The parts of a section's name */
@@ -124,6 +126,11 @@ int map_trace_type_delete(void)
 	return operation_value(&operations[DELETE_ELEM]);
 }
 
+int map_trace_type_sync(void)
+{
+	return operation_value(&operations[SYNC_ELEM]);
+}
+
 int map_trace_target_id(const char *function)
 {
 	const struct btf *btf = vmlinux_btf();
@@ -172,6 +179,32 @@ int map_trace_update(int link_fd, int new_prog_fd, int old_prog_fd)
 int map_trace_detach(int link_fd)
 {
 	return bpf_link_detach(link_fd) ? -errno : 0;
+}
+
+int map_trace_flush(int link_fd, const void *keys, __u32 count, __u32 timeout_ms, __u64 *left)
+{
+	struct {
+		__u32 link_fd;
+		__u32 flags;
+		__u64 keys;
+		__u32 count;
+		__u32 timeout_ms;
+		__u64 left;
+	} flush = {
+		.link_fd = link_fd,
+		.keys = (unsigned long)keys,
+		.count = count,
+		.timeout_ms = timeout_ms,
+	};
+	int command = enum_or_unsupported("bpf_cmd", "BPF_LINK_FLUSH");
+	int err;
+
+	if (command < 0)
+		return command;
+	err = syscall(__NR_bpf, command, &flush, sizeof(flush)) ? -errno : 0;
+	if (left)
+		*left = flush.left;
+	return err;
 }
 
 int map_trace_get_info(int link_fd, struct map_trace_info *info)

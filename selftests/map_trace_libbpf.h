@@ -6,6 +6,7 @@
  *
  *	SEC("map_trace/<map>/UPDATE_ELEM")
  *	SEC("map_trace/<map>/DELETE_ELEM")
+ *	SEC("map_trace/<map>/SYNC_ELEM")
  *
  * load as map tracers. <map> is the name of a map's variable in the same object, and
  * that map is what they are attached to, by
@@ -56,6 +57,9 @@ struct map_trace_info {
 	__u64 cookie;
 	__u64 missed;
 	__u64 failed;
+	__u64 replayed;
+	__u64 pending;
+	__u64 lost;
 };
 
 /* The arguments of BPF_LINK_CREATE, to be passed as they are */
@@ -76,6 +80,7 @@ int map_trace_kernel_enum(const char *enum_name, const char *value_name);
 int map_trace_attach_type(void);
 int map_trace_type_update(void);
 int map_trace_type_delete(void);
+int map_trace_type_sync(void);
 
 /* The BTF id of a function of the running kernel, for attach_btf_id */
 int map_trace_target_id(const char *function);
@@ -103,6 +108,14 @@ int map_trace_attach(int prog_fd, int map_fd, __u32 trace_type, __u64 cookie);
 /* 0 or a negative errno; @old_prog_fd is -1, or what has to be attached now */
 int map_trace_update(int link_fd, int new_prog_fd, int old_prog_fd);
 int map_trace_detach(int link_fd);
+
+/*
+ * Has all that was written so far told to a SYNC_ELEM tracer: all elements, and @count keys
+ * at @keys, whether they are in the map or not. @timeout_ms is 0 or the most that it may take.
+ * 0 or a negative errno: -EAGAIN where the tracer has failed, and then for how many keys is
+ * in *@left, if that is not NULL.
+ */
+int map_trace_flush(int link_fd, const void *keys, __u32 count, __u32 timeout_ms, __u64 *left);
 int map_trace_get_info(int link_fd, struct map_trace_info *info);
 
 /*

@@ -274,10 +274,12 @@ int load_one_program(struct bpf_object *obj, const char *name, char *log, size_t
 
 int attach_to(const struct bpf_program *prog, const struct bpf_map *map)
 {
-	bool delete = strstr(bpf_program__section_name(prog), "/DELETE_ELEM");
+	const char *section = bpf_program__section_name(prog);
+	int type = strstr(section, "/SYNC_ELEM") ? map_trace_type_sync() :
+		   strstr(section, "/DELETE_ELEM") ? map_trace_type_delete() :
+		   map_trace_type_update();
 
-	return map_trace_attach(bpf_program__fd(prog), bpf_map__fd(map),
-				delete ? map_trace_type_delete() : map_trace_type_update(), 0);
+	return map_trace_attach(bpf_program__fd(prog), bpf_map__fd(map), type, 0);
 }
 
 int load_empty_tracer(__u32 trace_type)

@@ -103,7 +103,7 @@ bool is_tracer(const struct bpf_program *prog);
 /* Load only @name of @obj. 0 or a negative errno; @log gets the verifier's log. */
 int load_one_program(struct bpf_object *obj, const char *name, char *log, size_t log_size);
 
-/* Attach with UPDATE or DELETE, after the program's section, to a map of its object */
+/* Attach as the program's section says, to a map of its object */
 int attach_to(const struct bpf_program *prog, const struct bpf_map *map);
 
 /* A tracer that does nothing, with any map. Its fd, or a negative errno */

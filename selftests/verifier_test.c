@@ -176,9 +176,34 @@ TEST_F(verifier, spin_lock_does_not_load)
 	EXPECT_LOAD_REFUSED(takes_spin_lock, "bpf_spin_lock");
 }
 
-TEST_F(verifier, spin_lock_of_a_map_that_is_only_read_does_not_load)
+TEST_F(verifier, map_with_a_spin_lock_is_read)
 {
-	EXPECT_LOAD_REFUSED(reads_beside_a_spin_lock, "bpf_spin_lock");
+	EXPECT_ATTACH(reads_beside_a_spin_lock, source, 0);
+}
+
+TEST_F(verifier, map_with_a_spin_lock_is_updated_without_it)
+{
+	EXPECT_ATTACH(updates_beside_a_spin_lock, source, 0);
+}
+
+TEST_F(verifier, map_with_a_spin_lock_is_updated_with_flags_known_as_far_as_it_matters)
+{
+	EXPECT_ATTACH(updates_with_some_flags_beside_a_spin_lock, source, 0);
+}
+
+TEST_F(verifier, inner_map_with_a_spin_lock_is_updated_without_it)
+{
+	EXPECT_ATTACH(updates_an_inner_map_beside_its_lock, source, 0);
+}
+
+TEST_F(verifier, update_under_a_spin_lock_does_not_load)
+{
+	EXPECT_LOAD_REFUSED(updates_under_a_spin_lock, "R4 can have BPF_F_LOCK");
+}
+
+TEST_F(verifier, update_with_flags_of_the_context_beside_a_spin_lock_does_not_load)
+{
+	EXPECT_LOAD_REFUSED(updates_perhaps_under_a_spin_lock, "R4 can have BPF_F_LOCK");
 }
 
 TEST_F(verifier, spin_lock_of_an_inner_map_does_not_load)
@@ -193,7 +218,7 @@ TEST_F(verifier, spin_lock_of_an_object_does_not_load)
 
 TEST_F(verifier, update_under_the_spin_lock_of_an_inner_map_does_not_load)
 {
-	EXPECT_LOAD_REFUSED(updates_an_inner_map_under_its_lock, "bpf_spin_lock");
+	EXPECT_LOAD_REFUSED(updates_an_inner_map_under_its_lock, "R4 can have BPF_F_LOCK");
 }
 
 TEST_F(verifier, sleepable_tracer_does_not_load)

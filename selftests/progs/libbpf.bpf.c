@@ -45,6 +45,18 @@ static __u32 next_number(__u32 number)
 	return number % 2 ? 3 * number + 1 : number / 2;
 }
 
+/* How often the tracer of states was told because of a flush, and what it returns */
+__u32 nr_flushed;
+__u32 sync_fails;
+
+SEC("?map_trace/traced_map/SYNC_ELEM")
+int tracer_sync(struct bpf_map_trace_ctx__sync_elem *ctx)
+{
+	if (ctx->reason == BPF_MAP_TRACE_REASON_FLUSH)
+		__sync_fetch_and_add(&nr_flushed, 1);
+	return !!sync_fails;
+}
+
 SEC("map_trace/traced_map/UPDATE_ELEM")
 int tracer_update(struct bpf_map_trace_ctx__update_elem *ctx)
 {

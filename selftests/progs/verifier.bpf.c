@@ -290,7 +290,7 @@ int takes_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
 	return 0;
 }
 
-/* What takes the lock can also be a flag, which is known at run time only. */
+/* Its mirror can have a lock, for the programs that use it. */
 SEC("?map_trace/source/UPDATE_ELEM")
 int reads_beside_a_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
 {
@@ -299,6 +299,44 @@ int reads_beside_a_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
 
 	value = bpf_map_lookup_elem(&locked, &zero);
 	return !value || value->count;
+}
+
+SEC("?map_trace/source/UPDATE_ELEM")
+int updates_beside_a_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value value = { .count = 1 };
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(&locked, &zero, &value, BPF_EXIST) ? 1 : 0;
+}
+
+SEC("?map_trace/source/UPDATE_ELEM")
+int updates_under_a_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value value = { .count = 1 };
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(&locked, &zero, &value, BPF_F_LOCK) ? 1 : 0;
+}
+
+/* What takes the lock is a flag, which is known at run time only. */
+SEC("?map_trace/source/UPDATE_ELEM")
+int updates_perhaps_under_a_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value value = { .count = 1 };
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(&locked, &zero, &value, ctx->flags) ? 1 : 0;
+}
+
+/* Known as far as it matters */
+SEC("?map_trace/source/UPDATE_ELEM")
+int updates_with_some_flags_beside_a_spin_lock(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value value = { .count = 1 };
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(&locked, &zero, &value, ctx->flags & BPF_EXIST) ? 1 : 0;
 }
 
 struct locked_map {
@@ -367,6 +405,19 @@ int updates_an_inner_map_under_its_lock(struct bpf_map_trace_ctx__update_elem *c
 	if (!inner)
 		return 1;
 	return bpf_map_update_elem(inner, &zero, &value, BPF_F_LOCK) ? 1 : 0;
+}
+
+SEC("?map_trace/source/UPDATE_ELEM")
+int updates_an_inner_map_beside_its_lock(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct locked_value value = { .count = 1 };
+	__u32 zero = 0;
+	void *inner;
+
+	inner = bpf_map_lookup_elem(&outer_of_locked, &zero);
+	if (!inner)
+		return 1;
+	return bpf_map_update_elem(inner, &zero, &value, BPF_ANY) ? 1 : 0;
 }
 
 /* Programs that are traced */

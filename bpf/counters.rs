@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of what is done to the keys of a map, each for a part of the keys.
+
+use super::map::Map;
+use core::ffi::c_void;
+use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
+    prelude::*,
+    sync::{
+        atomic::{Acquire, Atomic, Full, Relaxed},
+        barrier::smp_mb, //
+    },
+};
+
+/// How many there are, as a power of two: keys that share one are only looked at more often.
+const FEWEST_BITS: u32 = 6;
+const MOST_BITS: u32 = 10;
+
+/// How many elements of a full map share one, between these.
+const KEYS_PER_COUNTER: u32 = 64;
+
+/// How often something was done to some keys, in a cache line of its own.
+#[repr(align(64))]
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Counter {
+    /// Reads it, before what comes next.
+    #[inline(always)]
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+
+    /// Counts, after what came before and before what comes next. Returns the count.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> u64 {
+        self.0.fetch_add(1, Full) + 1
+    }
+
+    /// Whether it is still at `count`, after all that came before.
+    ///
+    /// What has counted is traced after it has counted: if this does not see it, it traces later
+    /// than all that came before this.
+    #[inline(always)]
+    pub(crate) fn is_still(&self, count: u64) -> bool {
+        smp_mb(Full);
+        self.0.load(Relaxed) == count
+    }
+}
+
+/// The counters of a map.
+pub(crate) struct Counters {
+    counters: KVVec<Counter>,
+    /// How many there are, as a power of two.
+    bits: u32,
+    key_size: usize,
+}
+
+impl Counters {
+    /// Makes the counters of `map`.
+    ///
+    /// Context: process context, may sleep.
+    ///
+    /// Errors: [`ENOMEM`].
+    pub(crate) fn new(map: &Map) -> Result<Self> {
+        let full = (map.max_entries() / KEYS_PER_COUNTER).max(1);
+        let bits = full.ilog2().clamp(FEWEST_BITS, MOST_BITS);
+        let mut counters = KVVec::with_capacity(1 << bits, GFP_KERNEL_ACCOUNT)?;
+
+        for _ in 0..1 << bits {
+            counters.push(Counter(Atomic::new(0)), GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(Self {
+            counters,
+            bits,
+            key_size: map.key_size() as usize,
+        })
+    }
+
+    /// The counter of a key.
+    ///
+    /// # Safety
+    ///
+    /// `key` is a key of the map, which nobody writes to meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn of(&self, key: *const c_void) -> &Counter {
+        // SAFETY: By the safety requirements.
+        let key = unsafe { core::slice::from_raw_parts(key.cast::<u8>(), self.key_size) };
+
+        &self.counters[(hash(key) >> (u64::BITS - self.bits)) as usize]
+    }
+
+    /// Counts for all keys.
+    pub(crate) fn count_all(&self) {
+        for counter in &self.counters {
+            counter.count();
+        }
+    }
+}
+
+/// A cheap hash: what meets here is looked at twice, and no more.
+#[inline(always)]
+fn hash(key: &[u8]) -> u64 {
+    /// 2^64 divided by the golden ratio
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut words = key.chunks_exact(4);
+    let mut hash = 0u64;
+
+    for word in &mut words {
+        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+
+        hash = (hash ^ u64::from(word)).wrapping_mul(FACTOR);
+    }
+    for byte in words.remainder() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(FACTOR);
+    }
+    hash
+}

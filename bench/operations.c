@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What an operation costs, by who does it, on which map, and what is attached. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,7 @@ static const struct setting settings[] = {
 	{ "tracers_2", MEASURED, "map_trace", 2 },
 	{ "tracers_4", MEASURED, "map_trace", 4 },
 	{ "tracers_8", MEASURED, "map_trace", 8 },
+	{ "sync_1", MEASURED, "sync", 1 },
 	{ "fentry_bystander", BYSTANDER, "fentry", 1 },
 	{ "fentry", MEASURED, "fentry", 1 },
 	{ "fexit_bystander", BYSTANDER, "fexit", 1 },
@@ -240,13 +242,27 @@ static const char *hooked_function(const struct cell *cell)
 	return cell->kind->update;
 }
 
+/* What it is told by the worker is not what is measured. */
+static struct bpf_link *wait_for_replay(struct bpf_link *link)
+{
+	struct pollfd pollfd = { .events = POLLIN };
+
+	if (!link)
+		return NULL;
+	pollfd.fd = bpf_link__fd(link);
+	if (poll(&pollfd, 1, -1) != 1)
+		die("poll", errno);
+	return link;
+}
+
 static struct bpf_link *attach(const struct cell *cell, const struct bpf_program *tracer,
 			       const struct bpf_map *map)
 {
 	struct bpf_map_trace_link_info info = {
 		.map_fd = bpf_map__fd(map),
-		.trace_type = cell->operation->deletes ?
-			BPF_MAP_TRACE_DELETE_ELEM : BPF_MAP_TRACE_UPDATE_ELEM,
+		.trace_type = !strcmp(cell->setting->hook, "sync") ? BPF_MAP_TRACE_SYNC_ELEM :
+			cell->operation->deletes ? BPF_MAP_TRACE_DELETE_ELEM :
+			BPF_MAP_TRACE_UPDATE_ELEM,
 	};
 	LIBBPF_OPTS(bpf_map_trace_attach_opts, opts,
 		.link_info = &info,
@@ -254,6 +270,8 @@ static struct bpf_link *attach(const struct cell *cell, const struct bpf_program
 
 	if (!strcmp(cell->setting->hook, "map_trace"))
 		return bpf_program__attach_map_trace(tracer, &opts);
+	if (!strcmp(cell->setting->hook, "sync"))
+		return wait_for_replay(bpf_program__attach_map_trace(tracer, &opts));
 	if (!strcmp(cell->setting->hook, "kprobe"))
 		return bpf_program__attach_kprobe(tracer, false, hooked_function(cell));
 	return bpf_program__attach(tracer);
@@ -493,12 +511,20 @@ static bool can_delete(const struct map_kind *kind)
 	return kind->type != BPF_MAP_TYPE_ARRAY && kind->type != BPF_MAP_TYPE_PERCPU_ARRAY;
 }
 
+static bool has_states(const struct map_kind *kind)
+{
+	return kind->type == BPF_MAP_TYPE_HASH || kind->type == BPF_MAP_TYPE_LRU_HASH ||
+	       kind->type == BPF_MAP_TYPE_ARRAY;
+}
+
 /* Whether this is to be measured at all */
 static bool hook_runs(const struct map_kind *kind, const struct operation *operation,
 		      enum origin origin, const char *hook)
 {
 	if (!hook || !strcmp(hook, "map_trace"))
 		return true;
+	if (!strcmp(hook, "sync"))
+		return has_states(kind);
 	if (!kind->update)
 		return false;
 	/* It deletes without a function for one element. */

@@ -13,10 +13,10 @@
  * rechecks), then rechecks the key of each marked element, wherever the element is by then, and
  * clears the marks of older epochs.
  * A flush waits for a grace period of those that do not sleep (operations are among them), counts
- * in the same way, rechecks each marked element, clears nothing, disarms nothing. The two exclude
- * one another while they recheck, not while they wait.
+ * in the same way, rechecks each marked element, clears nothing, disarms nothing. The two need no
+ * lock: a recheck is in a section that a flush waits for.
  * A recheck that is overtaken is left to the worker: todo[] stands for the mark of the element
- * that the key has by then, or for the queue of deletes.
+ * that the key has by then, or for the queue of deletes; it is freed when the recheck is done.
  *
  * Settings: TWO a second pointer; SAME the second one to the same element; TWICE a program that
  * writes two times; SLEEPY pointers are held by sleepable programs; DELETE another operation
@@ -25,16 +25,17 @@
  * its element without the bucket's lock, marks and writes it; HOT a program that writes again
  * and again, through a pointer and by operations, while a flush runs: what was written before
  * the flush has been traced when it returns; FLUSH a flush at any time beside; NO_FLUSH none at
- * the end; ATTACH the byte of the map is set while they run, the first round takes every element
- * for marked, and so does a flush until that round is over; key 1 is not there.
+ * the end; ATTACH an epoch begins and the byte of the map is set while they run, after a grace
+ * period every element is told, and a flush tells each until that is over; key 1 is not there.
  * Mutants: ONE_STATE (marks are taken before the grace period), NO_GRACE, NO_FLUSH_GRACE,
  * NO_BUMP, BUMP_EARLY (before the grace period), CLEAR_ON_REUSE, CLEAR_ALL (marks of this epoch,
  * too), CLEAR_BLIND (whatever it is by then), FLUSH_CLEARS, FLUSH_FORGETS (what is left to the
- * worker), PASS_OVER (a flush passes over marks of this epoch), REPLAY_ALONE (a flush does not
- * mind that the first round is not over), TEST_ANY (an old mark is taken for a new one),
+ * worker), PASS_OVER (a flush passes over marks of this
+ * epoch), REPLAY_ALONE (a flush does not mind that the first round is not over), TEST_ANY (an old
+ * mark is taken for a new one),
  * EPOCH_FIRST, NO_CMPXCHG (a late mark overwrites a newer one), NO_RETRY, NO_MARK (LOCKED),
- * DISARM_LATE, NO_LOCK, FORGET (a recheck that is overtaken is not left to the worker), OUTSIDE
- * (no grace period waits for operations).
+ * DISARM_LATE, NO_SECTION (of a recheck), FORGET (a recheck that is overtaken is not
+ * left to the worker), OUTSIDE (no grace period waits for operations).
  */
 #define NONE 3
 byte bucket[2];          /* the element of a key */
@@ -43,12 +44,12 @@ byte val[3];
 byte m[3];
 byte epoch = 1;
 bool armed;
-bool todo[2];
-bool rounds;             /* the mutex of worker and flush */
+byte todo[2];            /* TAKEN until it is done */
+#define TAKEN 2
 byte M[2];               /* the mirror */
 byte seq[2];
 byte running;
-byte section[4];         /* of each process; odd: inside what a grace period waits for */
+byte section[6];         /* of each process; odd: inside what a grace period waits for */
 #ifdef ATTACH
 bool traced, replayed;
 #else
@@ -79,6 +80,7 @@ bool traced = true, replayed = true;
 
 inline recheck(k)
 {
+	atomic { seq[k]++ };
 	s = seq[k];
 	d_step { v = VALUE(k) }
 	M[k] = v;
@@ -86,7 +88,7 @@ inline recheck(k)
 	:: seq[k] == s -> skip
 	:: else ->
 #ifndef FORGET
-		todo[k] = true;
+		todo[k] = 1;
 		armed = true
 #else
 		skip
@@ -267,26 +269,31 @@ proctype hot()
 }
 #endif
 
+/* By worker (4) and flush (5), in a section as in operations */
+inline recheck_inside(who, k)
+{
+#ifndef NO_SECTION
+	ENTER(who);
+#endif
+	recheck(k);
+#ifndef NO_SECTION
+	LEAVE(who)
+#endif
+}
+
 /* Waits for the processes that are inside when it begins, the sleepable ones only if told */
 inline grace_period(sleepable)
 {
-	d_step { g[0] = section[0]; g[1] = section[1]; g[2] = section[2]; g[3] = section[3] }
+	d_step {
+		g[0] = section[0]; g[1] = section[1]; g[2] = section[2];
+		g[3] = section[3]; g[4] = section[4]; g[5] = section[5]
+	}
 	p = 0;
 	do
-	:: p == 4 -> break
-	:: p < 4 && (g[p] % 2 == 0 || section[p] != g[p] || (SLEEPS(p) && !sleepable)) -> p++
+	:: p == 6 -> break
+	:: p < 6 && (g[p] % 2 == 0 || section[p] != g[p] || (SLEEPS(p) && !sleepable)) -> p++
 	od
 }
-
-inline lock()
-{
-#ifndef NO_LOCK
-	atomic { !rounds -> rounds = true }
-#endif
-	skip
-}
-
-#define unlock() rounds = false
 
 inline count_all()
 {
@@ -298,7 +305,7 @@ inline count_all()
 }
 
 /* Through all elements; all: whether marked or not; clears: marks of older epochs */
-inline go_through(all, clears)
+inline go_through(who, all, clears)
 {
 	k = 0;
 	do
@@ -311,20 +318,29 @@ inline go_through(all, clears)
 			if :: !clears && mk == epoch -> mk = 0 :: else fi;
 #endif
 #ifdef FLUSH_FORGETS
-			if :: (todo[k] && clears) || all -> mk = (mk == 0 -> 255 : mk) :: else fi;
+			if
+			:: (todo[k] != 0 && clears) || (all && e != NONE) ->
+				mk = (mk == 0 -> 255 : mk)
+			:: else
+			fi;
 #else
-			if :: todo[k] || all -> mk = (mk == 0 -> 255 : mk) :: else fi;
+			if
+			:: todo[k] != 0 || (all && e != NONE) -> mk = (mk == 0 -> 255 : mk)
+			:: else
+			fi;
 #endif
-			if :: clears -> todo[k] = false :: else fi
+			if :: clears && todo[k] != 0 -> todo[k] = TAKEN :: else fi
 #ifdef ONE_STATE
 			; if :: clears && taken[k] -> mk = 255 :: else fi
 #endif
 		}
 		if
 		:: mk != 0 ->
-			recheck(k);
+			recheck_inside(who, k);
+			if :: clears && todo[k] == TAKEN -> todo[k] = 0 :: else fi;
 #ifndef ONE_STATE
 			atomic {                 /* by cmpxchg: a newer mark stays */
+				e = bucket[k];   /* by then */
 				if
 #ifdef CLEAR_ALL
 				:: clears && e != NONE && m[e] == mk -> m[e] = 0
@@ -343,7 +359,7 @@ inline go_through(all, clears)
 	od
 }
 
-inline round(all)
+inline round()
 {
 #ifndef DISARM_LATE
 	armed = false;
@@ -374,12 +390,10 @@ inline round(all)
 #ifndef NO_GRACE
 	grace_period(true);
 #endif
-	lock();
 #ifndef BUMP_EARLY
 	count_all();
 #endif
-	go_through(all, true);
-	unlock()
+	go_through(4, false, true)
 }
 
 inline flush()
@@ -387,16 +401,14 @@ inline flush()
 #ifndef NO_FLUSH_GRACE
 	grace_period(false);
 #endif
-	lock();
 	count_all();
 #ifdef FLUSH_CLEARS
-	go_through(false, true);
+	go_through(5, false, true);
 #elif defined(REPLAY_ALONE)
-	go_through(false, false);
+	go_through(5, false, false);
 #else
-	go_through(!replayed, false);
+	go_through(5, !replayed, false);
 #endif
-	unlock()
 }
 
 bool resting;            /* the worker has nothing to do */
@@ -404,18 +416,28 @@ bool resting;            /* the worker has nothing to do */
 proctype worker()
 {
 	byte k, e, s, v, p, mk;
-	byte g[4];
+	byte g[6];
 #ifdef ONE_STATE
 	bool taken[2];
 #endif
 
 #ifdef ATTACH
+	epoch++;
 	traced = true;
-	round(true);
+#ifdef BUMP_EARLY
+	count_all();
+#endif
+#ifndef NO_GRACE
+	grace_period(true);
+#endif
+#ifndef BUMP_EARLY
+	count_all();
+#endif
+	go_through(4, true, false);
 	replayed = true;
 #endif
 end:	do
-	:: armed -> round(false)
+	:: armed -> round()
 	:: running == 0 && !armed -> break
 	od;
 	resting = true
@@ -425,7 +447,7 @@ end:	do
 proctype flusher()
 {
 	byte k, e, s, v, p, mk;
-	byte g[4];
+	byte g[6];
 #ifdef ONE_STATE
 	bool taken[2];
 #endif

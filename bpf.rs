@@ -16,6 +16,7 @@ pub(crate) mod deferred;
 pub(crate) mod key_slots;
 pub(crate) mod link;
 pub(crate) mod map;
+pub(crate) mod marks;
 pub(crate) mod operation;
 pub(crate) mod ops;
 pub(crate) mod prog;

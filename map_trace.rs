@@ -12,7 +12,9 @@
 //! | `delete_queue.rs` | what happens where an LRU map gives up an element? |
 //! | `sync.rs` | how are tracers told until what they were told is what is there? |
 //! | `flush.rs` | when is all told that was written so far? |
+//! | `marks.rs` | how is told what is written through pointers? |
 //! | `worker.rs` | what is left to the worker of a map? |
+//! | `pace.rs` | how often does the worker do what takes long? |
 //! | `tracer_list.rs` | which tracers does a map have, and how are they found? |
 //! | `tracer.rs` | what is a tracer, and how does it run? |
 //! | `link.rs` | what do attach, update and detach do? |
@@ -28,6 +30,8 @@ mod flush;
 mod helpers;
 mod link;
 mod loop_check;
+mod marks;
+mod pace;
 mod sync;
 mod tracer;
 mod tracer_list;
@@ -37,6 +41,7 @@ mod worker;
 use bpf::{
     deferred::WorkQueue,
     link::{Link, LinkCreateAttr},
+    map::Map,
     operation::{Caller, Delete, Eviction, Update},
     ops::{LinkInfo, MapTracing, Registration},
     prog::Prog,
@@ -120,6 +125,10 @@ impl MapTracing for MapTrace {
 
     fn evicted(eviction: Eviction<'_>) {
         delete_queue::evicted(eviction);
+    }
+
+    fn marked(map: &Map) {
+        sync::marked(map);
     }
 
     fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {

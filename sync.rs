@@ -21,6 +21,8 @@ use crate::{
     },
     delete_queue::{self, whose_turn},
     helpers::{run_tracers, run_tracers_of},
+    marks::MapMarks,
+    pace::Pace,
     tracer::Tracer,
     tracer_list::TracerList,
 };
@@ -58,6 +60,8 @@ const BYTES_AT_ONCE: u32 = 64 << 10;
 pub(crate) struct MapSync {
     counters: Counters,
     queue: KeySlots,
+    /// Of maps whose elements can be marked.
+    marks: Option<Pin<KBox<MapMarks>>>,
     is_live: AtomicFlag,
     /// All elements have to be rechecked.
     reread: AtomicFlag,
@@ -65,12 +69,21 @@ pub(crate) struct MapSync {
     has_lost: AtomicFlag,
     /// How many keys the last round of the worker could not settle.
     pending: Atomic<i64>,
+    /// How many of them wait in the queue.
+    left: Atomic<i64>,
     /// How long the worker rests now, in milliseconds.
     pause: Atomic<u32>,
     #[pin]
-    buffers: Mutex<Buffers>,
+    worker: Mutex<Worker>,
     /// Shared with the links: who waits for news outlives neither the file of a link nor this.
     news: Arc<PollCondVar>,
+}
+
+/// What the worker has for itself.
+pub(crate) struct Worker {
+    pub(crate) buffers: Buffers,
+    /// When to go through all elements again.
+    pub(crate) pace: Pace,
 }
 
 /// Room for who rechecks many keys, in process context.
@@ -144,17 +157,25 @@ impl MapSync {
     pub(crate) fn new(map: &Map) -> Result<Pin<KBox<Deferred<Self>>>> {
         let counters = Counters::new(map)?;
         let queue = KeySlots::new(map, KEYS_PER_CPU)?;
-        let buffers = Buffers::new(map)?;
+        let worker = Worker {
+            buffers: Buffers::new(map)?,
+            pace: Pace::new(),
+        };
+        // SAFETY: It goes into the list of the map, which is freed before the map is, and when no
+        // program can reach that any more; or nowhere, and then nothing is marked.
+        let marks = unsafe { MapMarks::new(map)? };
         let news = Arc::pin_init(new_poll_condvar!(), GFP_KERNEL_ACCOUNT)?;
         let sync = pin_init!(Self {
             counters,
             queue,
+            marks,
             is_live: AtomicFlag::new(false),
             reread: AtomicFlag::new(false),
             has_lost: AtomicFlag::new(false),
             pending: Atomic::new(0),
+            left: Atomic::new(0),
             pause: Atomic::new(0),
-            buffers <- new_mutex!(buffers),
+            worker <- new_mutex!(worker),
             news,
         });
 
@@ -168,9 +189,17 @@ impl MapSync {
         self.is_live.load(Acquire)
     }
 
-    /// Says whether the map has tracers of states.
+    /// Says whether the map has tracers of states. The caller holds the lock of the writers.
     pub(crate) fn set_live(&self, live: bool) {
         self.is_live.store(live, Release);
+        if let Some(marks) = self.marks() {
+            marks.set_wanted(live);
+        }
+    }
+
+    /// The marks of the elements, where they can have some.
+    pub(crate) fn marks(&self) -> Option<&MapMarks> {
+        self.marks.as_deref()
     }
 
     /// The keys that wait.
@@ -178,9 +207,9 @@ impl MapSync {
         &self.queue
     }
 
-    /// The room of the worker.
-    pub(crate) fn buffers(&self) -> &Mutex<Buffers> {
-        &self.buffers
+    /// What the worker has for itself.
+    pub(crate) fn worker(&self) -> &Mutex<Worker> {
+        &self.worker
     }
 
     /// What is waited for by poll(2).
@@ -198,6 +227,21 @@ impl MapSync {
         self.reread.xchg(false, Full)
     }
 
+    /// Whether all elements have to be rechecked.
+    pub(crate) fn wants_reread(&self) -> bool {
+        self.reread.load(Relaxed)
+    }
+
+    /// How many keys the last round has left in the queue.
+    pub(crate) fn left(&self) -> u64 {
+        self.left.load(Relaxed) as u64
+    }
+
+    /// Notes how many keys a round has left in the queue.
+    pub(crate) fn set_left(&self, left: u64) {
+        self.left.store(left as i64, Relaxed);
+    }
+
     /// How many keys the last round could not settle.
     pub(crate) fn pending(&self) -> u64 {
         self.pending.load(Relaxed) as u64
@@ -208,7 +252,7 @@ impl MapSync {
         self.pending.store(pending as i64, Relaxed);
     }
 
-    /// How long the worker rests after its last round.
+    /// How long the worker rests from keys that it could not settle.
     pub(crate) fn pause(&self) -> Msecs {
         self.pause.load(Relaxed)
     }
@@ -350,10 +394,14 @@ pub(crate) fn evicted(eviction: &Eviction<'_>, list: &TracerList, sync: &Deferre
     if !unsafe { eviction.leave(&sync.data().queue) } {
         lose(list, sync, eviction.map());
     }
-    // A rest is for what fails.
-    if sync.data().queue.is_crowded() && sync.data().pending() == 0 {
-        sync.kick();
-    } else {
+    sync.kick_in_turn();
+}
+
+/// Has the worker look at the marks of a map.
+///
+/// Context: any, NMI included.
+pub(crate) fn marked(map: &Map) {
+    if let Some(sync) = map.tracers().and_then(TracerList::live_sync) {
         sync.kick_in_turn();
     }
 }

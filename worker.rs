@@ -11,7 +11,8 @@ use crate::{
         scratch::ValueRoom,
     },
     delete_queue::{self, DeleteQueue},
-    sync::{self, Buffers, MapSync, Outcome, Recheck, Whom, ROUNDS},
+    marks,
+    sync::{self, MapSync, Outcome, Recheck, Whom, Worker, ROUNDS},
     tracer::Tracer,
     tracer_list::TracerList,
 };
@@ -20,19 +21,13 @@ use kernel::{
     cpu::nr_cpu_ids,
     prelude::*,
     sync::rcu,
-    time::{Instant, Monotonic, Msecs},
+    time::{Instant, Msecs},
 };
 
 /// After what time a round follows one that has left keys: soon, and after each that has settled
 /// none of them in twice the time.
 const FIRST_PAUSE_MS: Msecs = 10;
 const LONGEST_PAUSE_MS: Msecs = 1000;
-
-/// How many times as long as it took to go through all elements the worker rests, at least: so that
-/// takes a twentieth of a CPU.
-const REST: i64 = 19;
-/// But not longer than that.
-const LONGEST_REST_MS: i64 = 60_000;
 
 impl Work for DeleteQueue {
     fn run(&self, map: &Map) -> Option<Msecs> {
@@ -56,15 +51,20 @@ impl Work for DeleteQueue {
 impl Work for MapSync {
     fn run(&self, map: &Map) -> Option<Msecs> {
         let list = map.tracers()?;
-        let mut buffers = self.buffers().lock();
-        let heal = self.take_reread();
+        let mut worker = self.worker().lock();
+        let Worker { buffers, pace } = &mut *worker;
+        let mut room = ValueRoom::in_buffer(&mut buffers.value);
         let replay = begin_replay(list);
-        let mut left = recheck_queued(self, list, map, &mut buffers);
-        let mut rest = 0;
+        let heal = (replay || pace.wait().is_none()) && self.take_reread();
+        let mut left = recheck_queued(self, list, map, &mut room);
 
         if heal || replay {
-            let begin = Instant::<Monotonic>::now();
-            let done = reread(self, list, map, &mut buffers, heal, &mut left).is_ok();
+            let begin = Instant::now();
+            // A program may have written into a free element that is in the map only later.
+            self.count_all();
+
+            let keys = &mut buffers.keys;
+            let done = reread(self, list, map, keys, &mut room, heal, &mut left).is_ok();
 
             if !done && self.is_live() {
                 left += 1;
@@ -73,12 +73,25 @@ impl Work for MapSync {
                 }
             }
             for_each_tracer(list, |tracer| tracer.end_replay(done));
-            rest = rest_after(begin.elapsed().as_millis());
+            pace.rest_from(begin);
         }
+        let marked = match self.marks() {
+            Some(marks) => marks.run(self, list, map, &mut buffers.keys, &mut room),
+            None => marks::Left::default(),
+        };
+        let reread_in = self
+            .wants_reread()
+            .then(|| pace.wait().unwrap_or(FIRST_PAUSE_MS));
+
         if self.take_has_lost() || replay {
             self.news().notify_all();
         }
-        self.next_round(left, rest)
+        let try_again_in = self.next_round(left + marked.kept, marked.failed);
+
+        [try_again_in, marked.wait, reread_in]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn pause(&self) -> Msecs {
@@ -87,61 +100,75 @@ impl Work for MapSync {
 }
 
 impl MapSync {
-    /// Notes what a round has left after which the worker rests, and returns when to try again.
-    fn next_round(&self, left: u64, rest: Msecs) -> Option<Msecs> {
-        let before = self.pending();
-
-        self.set_pending(left);
-        if left == 0 {
-            // The next round has nothing to do, most often, and ends the rest.
-            self.set_pause(rest);
-            return (rest != 0).then_some(rest);
-        }
+    /// Notes how many keys a round has left in the queue, and how many marked ones have `failed`.
+    /// Returns when to try the former again.
+    fn next_round(&self, left: u64, failed: u64) -> Option<Msecs> {
+        let before = self.left();
         let pause = match self.pause() {
+            _ if left == 0 => 0,
             0 => FIRST_PAUSE_MS,
             _ if left < before => FIRST_PAUSE_MS,
             pause => (2 * pause).min(LONGEST_PAUSE_MS),
         };
 
-        self.set_pause(pause.max(rest));
-        Some(pause.max(rest))
+        self.set_left(left);
+        self.set_pending(left + failed);
+        self.set_pause(pause);
+        (pause != 0).then_some(pause)
     }
 }
 
-/// How long the worker rests after it has gone through all elements in `millis`.
-fn rest_after(millis: i64) -> Msecs {
-    millis.saturating_mul(REST).clamp(0, LONGEST_REST_MS) as Msecs
+/// Rechecks the keys that wait. Returns how many still do.
+fn recheck_queued(sync: &MapSync, list: &TracerList, map: &Map, room: &mut ValueRoom<'_>) -> u64 {
+    (0..nr_cpu_ids())
+        .filter(|cpu| sync.queue().any_waits(*cpu))
+        .map(|cpu| recheck_part(sync, list, map, room, cpu))
+        .sum()
 }
 
-/// Rechecks the keys that wait. Returns how many still do.
-fn recheck_queued(sync: &MapSync, list: &TracerList, map: &Map, buffers: &mut Buffers) -> u64 {
-    let mut room = ValueRoom::in_buffer(&mut buffers.value);
+/// Rechecks the keys that wait where there is little room for more. To be called now and then by who
+/// goes through all elements, as that takes long.
+pub(crate) fn relieve_queue(
+    sync: &MapSync,
+    list: &TracerList,
+    map: &Map,
+    room: &mut ValueRoom<'_>,
+) {
+    for cpu in 0..nr_cpu_ids() {
+        if sync.queue().waiting(cpu) > sync::KEYS_PER_CPU as usize / 2 {
+            recheck_part(sync, list, map, room, cpu);
+        }
+    }
+}
+
+/// Rechecks the keys that wait for a CPU. Returns how many still do.
+fn recheck_part(
+    sync: &MapSync,
+    list: &TracerList,
+    map: &Map,
+    room: &mut ValueRoom<'_>,
+    cpu: u32,
+) -> u64 {
+    let recheck = Recheck {
+        list,
+        sync,
+        map,
+        whom: Whom::All,
+        cpu: Some(cpu),
+        value_of: None,
+    };
     let mut left = 0;
 
-    for cpu in 0..nr_cpu_ids() {
-        if !sync.queue().any_waits(cpu) {
+    for index in 0..sync::KEYS_PER_CPU {
+        let Some(key) = sync.queue().take_at(cpu, index) else {
             continue;
-        }
-        let recheck = Recheck {
-            list,
-            sync,
-            map,
-            whom: Whom::All,
-            cpu: Some(cpu),
-            value_of: None,
         };
 
-        for index in 0..sync::KEYS_PER_CPU {
-            let Some(key) = sync.queue().take_at(cpu, index) else {
-                continue;
-            };
-
-            match recheck.run(key.as_ptr(), Reason::Recheck, ROUNDS, &mut room) {
-                Outcome::Settled => drop(key),
-                _ => {
-                    key.put_back();
-                    left += 1;
-                }
+        match recheck.run(key.as_ptr(), Reason::Recheck, ROUNDS, room) {
+            Outcome::Settled => drop(key),
+            _ => {
+                key.put_back();
+                left += 1;
             }
         }
     }
@@ -164,7 +191,8 @@ fn reread(
     sync: &MapSync,
     list: &TracerList,
     map: &Map,
-    buffers: &mut Buffers,
+    keys: &mut KeyBuffer,
+    room: &mut ValueRoom<'_>,
     heal: bool,
     left: &mut u64,
 ) -> Result {
@@ -181,15 +209,13 @@ fn reread(
         cpu: None,
         value_of: None,
     };
-    let mut room = ValueRoom::in_buffer(&mut buffers.value);
-
-    let mut parts = Parts::new(map, &mut buffers.keys);
+    let mut parts = Parts::new(map, keys);
 
     while let Some(keys) = parts.read_next()? {
         for key in keys {
             let rcu = rcu::Guard::new();
 
-            if recheck.run(key, reason, ROUNDS, &mut room) != Outcome::Settled {
+            if recheck.run(key, reason, ROUNDS, room) != Outcome::Settled {
                 sync.keep(list, map, key);
                 *left += 1;
             }
@@ -199,6 +225,7 @@ fn reread(
                 return Err(ENOLINK);
             }
         }
+        relieve_queue(sync, list, map, room);
     }
     Ok(())
 }

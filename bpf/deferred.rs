@@ -202,8 +202,12 @@ impl<T: Work> Deferred<T> {
             this.work_after(0, bindings::mod_delayed_work_on);
             return;
         }
-        // Not where it waits for its time.
         let pause = this.data.pause();
+        if pause == 0 {
+            this.work_after(0, bindings::mod_delayed_work_on);
+            return;
+        }
+        // Not where it waits for its time.
         this.work_after(pause, bindings::queue_delayed_work_on);
         // Work that runs ends with another pause: it sees that this is queued, or this sees that.
         smp_mb(Full);
@@ -254,9 +258,10 @@ impl<T: Work> Deferred<T> {
 
         // Pairs with the barrier in `hand_over()`.
         smp_mb(Full);
-        if delay.is_some() || this.is_queued() {
-            let delay = delay.unwrap_or_else(|| this.data.pause());
+        // Who has kicked meanwhile has not known of the pause that there is now.
+        let kicked = this.is_queued().then(|| this.data.pause());
 
+        if let Some(delay) = [delay, kicked].into_iter().flatten().min() {
             this.work_after(delay, bindings::mod_delayed_work_on);
         }
         if this.hurried.xchg(false, Full) {

@@ -68,6 +68,11 @@ pub(crate) trait MapTracing {
     /// Context: any, NMI included, under locks of the map.
     fn evicted(eviction: Eviction<'_>);
 
+    /// An element is marked, and none was since an epoch of marks began.
+    ///
+    /// Context: any, NMI included.
+    fn marked(map: &Map);
+
     /// `BPF_LINK_CREATE`: returns the new file descriptor.
     fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int>;
 
@@ -180,7 +185,7 @@ impl<T: MapTracing> Registration<T> {
                     updated: Some(Self::updated),
                     deleted: Some(Self::deleted),
                     evicted: Some(Self::evicted),
-                    marked: None,
+                    marked: Some(Self::marked),
                     link_create: Some(Self::link_create),
                     link_release: Some(Self::link_release),
                     link_dealloc: Some(Self::link_dealloc),
@@ -313,6 +318,16 @@ impl<T: MapTracing> Registration<T> {
     unsafe extern "C" fn evicted(map: *mut bindings::bpf_map, key: *mut c_void) {
         // SAFETY: By the safety requirements.
         T::evicted(unsafe { Eviction::new(Map::from_raw(map), key) });
+    }
+
+    /// Notes that an element is marked.
+    ///
+    /// # Safety
+    ///
+    /// The map is alive.
+    unsafe extern "C" fn marked(map: *mut bindings::bpf_map) {
+        // SAFETY: By the safety requirements.
+        T::marked(unsafe { Map::from_raw(map) });
     }
 
     /// Creates a link.

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The RFC's example, a program that is upgraded while it runs: migration_old.bpf.c goes,
- * migration_new.bpf.c comes, and what the one knew the other one knows. The tests come in
- * pairs: the second one of each shows that the first one is not won by chance. They do as
+ * migration_new.bpf.c comes, and what the one knew the other one knows. They do as
  * Documentation/migration.rst says, by its code; stock_migration_test.c is the same with
- * a distribution's libbpf.
+ * a distribution's libbpf. The tests named control_* show that the others are not won by chance.
  */
 #include "testing_helpers.h"
 
-#ifndef ATTACH_TRACERS
+#ifndef ATTACH_FOLLOW
 /* The section handler is that of libbpf. */
 #define SETUP map_trace_module_load
-#define ATTACH_TRACERS "migration-4.c"
+#define ATTACH_FOLLOW "migration-3.c"
+#define ATTACH(prog) bpf_program__attach(prog)
 #endif
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -22,8 +23,8 @@
 #include "migration_old.skel.h"
 #include "migration_new.skel.h"
 
-/* Of an emulated machine with other things to do; the copy waits for 30 s. */
-#define POINT_MS 20000
+/* Of an emulated machine with other things to do; who waits does so for 10 s. */
+#define POINT_MS 8000
 
 FIXTURE(migration) {
 	struct migration_old_bpf *old;
@@ -45,7 +46,7 @@ FIXTURE_SETUP(migration)
 	old_map = bpf_map__fd(self->old->maps.open_files);
 	self->old_map = old_map;
 
-#include "migration-3.c"
+#include "migration-2.c"
 	ASSERT_EQ(0, err);
 	self->new = skel;
 	/* Everything but the new version itself is attached by hand. */
@@ -80,20 +81,32 @@ static int write_to(int fd)
 	return write(fd, "x", 1) == 1 ? 0 : -errno;
 }
 
-static bool old_knows(int map, int fd)
+static int lookup_old(int map, int fd, struct state_old *state)
 {
 	struct file_old key = { .pid = getpid(), .fd = fd };
-	__u64 value;
 
-	return !bpf_map_lookup_elem(map, &key, &value);
+	return bpf_map_lookup_elem(map, &key, state);
+}
+
+static int lookup_new(int map, int fd, struct state_new *state)
+{
+	struct file_new key = { .fd = fd, .pid = getpid() };
+
+	return bpf_map_lookup_elem(map, &key, state);
+}
+
+static bool old_knows(int map, int fd)
+{
+	struct state_old state;
+
+	return !lookup_old(map, fd, &state);
 }
 
 static bool new_knows(int map, int fd)
 {
-	struct file_new key = { .fd = fd, .pid = getpid() };
-	__u64 value;
+	struct state_new state;
 
-	return !bpf_map_lookup_elem(map, &key, &value);
+	return !lookup_new(map, fd, &state);
 }
 
 static int entries(int map)
@@ -113,43 +126,86 @@ static int differences(int old_map, int new_map)
 {
 	struct file_old old, *previous_old = NULL;
 	struct file_new new, *previous_new = NULL;
-	__u64 value, other;
+	struct state_old state;
+	struct state_new other;
 	int count = 0;
 
 	while (!bpf_map_get_next_key(old_map, previous_old, &old)) {
 		new = (struct file_new){ .fd = old.fd, .pid = old.pid };
-		if (bpf_map_lookup_elem(old_map, &old, &value) ||
-		    bpf_map_lookup_elem(new_map, &new, &other) || value != other)
+		if (bpf_map_lookup_elem(old_map, &old, &state) ||
+		    bpf_map_lookup_elem(new_map, &new, &other) ||
+		    state.number != other.number || state.writes != other.writes)
 			count++;
 		previous_old = &old;
 	}
 	while (!bpf_map_get_next_key(new_map, previous_new, &new)) {
-		struct file_old key = { .pid = new.pid, .fd = new.fd };
-
-		if (bpf_map_lookup_elem(old_map, &key, &value))
+		old = (struct file_old){ .pid = new.pid, .fd = new.fd };
+		if (bpf_map_lookup_elem(old_map, &old, &state))
 			count++;
 		previous_new = &new;
 	}
 	return count;
 }
 
-static void attach_tracers(struct __test_metadata *_metadata, FIXTURE_DATA(migration) *self)
+static void attach_follow(struct __test_metadata *_metadata, FIXTURE_DATA(migration) *self)
 {
 	struct migration_new_bpf *skel = self->new;
 
-#include ATTACH_TRACERS
-	ASSERT_NE(NULL, skel->links.follow_update) TH_LOG("attach: %s", strerror(errno));
-	ASSERT_NE(NULL, skel->links.follow_delete) TH_LOG("attach: %s", strerror(errno));
+#include ATTACH_FOLLOW
+	ASSERT_NE(NULL, skel->links.follow) TH_LOG("attach: %s", strerror(errno));
 }
 
-/* Run the iterator over all of the old map. 0 or a negative errno */
-static int copy(struct bpf_program *prog, int old_map)
+static int wait_for_follow(FIXTURE_DATA(migration) *self)
 {
-	union bpf_iter_link_info info = { .map.map_fd = old_map };
+	struct migration_new_bpf *skel = self->new;
+	int err;
+
+#include "migration-5.c"
+	return err;
+}
+
+static int flush_follow(FIXTURE_DATA(migration) *self)
+{
+	return map_trace_flush(bpf_link__fd(self->new->links.follow), NULL, 0, 0, NULL);
+}
+
+/* The new version watches once it is attached, and counts on. */
+static void prepare_switch(FIXTURE_DATA(migration) *self)
+{
+	self->new->bss->opened = self->old->bss->opened;
+	self->new->bss->pid = getpid();
+}
+
+static int overlap(FIXTURE_DATA(migration) *self)
+{
+	struct migration_new_bpf *skel = self->new;
+	struct migration_old_bpf *old = self->old;
+	int err;
+
+	prepare_switch(self);
+#include "migration-6.c"
+	return err;
+}
+
+static int stop(FIXTURE_DATA(migration) *self)
+{
+	int old_map = self->old_map, new_map = self->new_map, err;
+	struct migration_new_bpf *skel = self->new;
+	struct migration_old_bpf *old = self->old;
+
+	prepare_switch(self);
+#include "migration-7.c"
+	return err;
+}
+
+/* The control: run the iterator over all of the old map. 0 or a negative errno */
+static int copy(FIXTURE_DATA(migration) *self)
+{
+	union bpf_iter_link_info info = { .map.map_fd = self->old_map };
 	LIBBPF_OPTS(bpf_iter_attach_opts, opts,
 		.link_info = &info, .link_info_len = sizeof(info),
 	);
-	struct bpf_link *link = bpf_program__attach_iter(prog, &opts);
+	struct bpf_link *link = bpf_program__attach_iter(self->new->progs.copy, &opts);
 	char buffer[64];
 	ssize_t len;
 	int fd;
@@ -169,29 +225,26 @@ static int copy(struct bpf_program *prog, int old_map)
 	return len;
 }
 
-/* From here on, the new version watches alone. */
-static void switch_over(struct __test_metadata *_metadata, FIXTURE_DATA(migration) *self)
+static void attach_tracers_of_operations(struct __test_metadata *_metadata,
+					 FIXTURE_DATA(migration) *self)
 {
-	ASSERT_EQ(0, migration_new_bpf__attach(self->new));
-	self->new->bss->opened = self->old->bss->opened;
-	/* Both watch for a moment: what they note is the same. */
-	__atomic_store_n(&self->new->bss->pid, getpid(), __ATOMIC_SEQ_CST);
-	__atomic_store_n(&self->old->bss->pid, 0, __ATOMIC_SEQ_CST);
-	migration_old_bpf__detach(self->old);
-	bpf_link__destroy(self->new->links.follow_update);
-	bpf_link__destroy(self->new->links.follow_delete);
-	self->new->links.follow_update = self->new->links.follow_delete = NULL;
+	self->new->links.follow_update = ATTACH(self->new->progs.follow_update);
+	ASSERT_NE(NULL, self->new->links.follow_update);
+	self->new->links.follow_delete = ATTACH(self->new->progs.follow_delete);
+	ASSERT_NE(NULL, self->new->links.follow_delete);
 }
 
 TEST_F(migration, old_version_does_what_it_is_for)
 {
+	struct state_old state;
 	int fd, pipes[2];
 
 	watch_with_old(self->old);
 	fd = open_file();
 	ASSERT_LE(0, fd);
-	EXPECT_TRUE(old_knows(self->old_map, fd));
 	EXPECT_EQ(0, write_to(fd));
+	ASSERT_EQ(0, lookup_old(self->old_map, fd, &state));
+	EXPECT_EQ(1, state.writes);
 	/* Not opened */
 	ASSERT_EQ(0, pipe(pipes));
 	EXPECT_EQ(-EPERM, write_to(pipes[1]));
@@ -199,93 +252,185 @@ TEST_F(migration, old_version_does_what_it_is_for)
 	EXPECT_FALSE(old_knows(self->old_map, fd));
 }
 
-/* The two races: a file opened before the copy and closed after it, and one opened after it */
+/* A file that is closed after the new map has it, one that is opened then, and writes to both */
 struct raced {
 	int stays;
-	int closed_after_copy;
-	int opened_after_copy;
-	int never_opened;
+	int closed;
+	int opened;
 };
 
+enum how {
+	A_COPY,
+	A_COPY_AND_OPERATIONS,
+	STATES,
+};
+
+/* Up to the switch */
 static void migrate(struct __test_metadata *_metadata, FIXTURE_DATA(migration) *self,
-		    bool tracers, struct raced *raced)
+		    enum how how, struct raced *raced)
 {
-	int pipes[2];
+	int pipes[2], i;
 
 	ASSERT_EQ(0, pipe(pipes));
 	watch_with_old(self->old);
 	raced->stays = open_file();
 	ASSERT_LE(0, raced->stays);
-	raced->closed_after_copy = open_file();
-	ASSERT_LE(0, raced->closed_after_copy);
+	raced->closed = open_file();
+	ASSERT_LE(0, raced->closed);
 
-	if (tracers)
-		attach_tracers(_metadata, self);
-	ASSERT_EQ(0, copy(self->new->progs.copy_safe, self->old_map));
+	if (how == STATES) {
+		attach_follow(_metadata, self);
+		ASSERT_EQ(0, wait_for_follow(self));
+	} else {
+		if (how == A_COPY_AND_OPERATIONS)
+			attach_tracers_of_operations(_metadata, self);
+		ASSERT_EQ(0, copy(self));
+	}
 	EXPECT_TRUE(new_knows(self->new_map, raced->stays));
-	EXPECT_TRUE(new_knows(self->new_map, raced->closed_after_copy));
+	EXPECT_TRUE(new_knows(self->new_map, raced->closed));
 
-	raced->opened_after_copy = open_file();
-	ASSERT_LE(0, raced->opened_after_copy);
-	close(raced->closed_after_copy);
+	raced->opened = open_file();
+	ASSERT_LE(0, raced->opened);
+	close(raced->closed);
 	/* The number means another file from here on, which was not opened. */
-	ASSERT_EQ(raced->closed_after_copy, dup2(pipes[1], raced->closed_after_copy));
+	ASSERT_EQ(raced->closed, dup2(pipes[1], raced->closed));
 
-	/* The old version knows. */
-	EXPECT_EQ(0, write_to(raced->stays));
-	EXPECT_EQ(0, write_to(raced->opened_after_copy));
-	EXPECT_EQ(-EPERM, write_to(raced->closed_after_copy));
+	/* The old version knows, and counts through pointers. */
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(0, write_to(raced->stays));
+		EXPECT_EQ(0, write_to(raced->opened));
+	}
+	EXPECT_EQ(-EPERM, write_to(raced->closed));
 }
 
-TEST_F(migration, with_tracers_both_races_are_won)
+/* The new version knows what the old one knew, and goes on by itself. */
+static void check_new_version(struct __test_metadata *_metadata, FIXTURE_DATA(migration) *self,
+			      const struct raced *raced)
 {
-	struct bpf_link *tracers[2];
-	struct map_trace_info info;
-	struct raced raced;
-	int fd, i;
+	struct state_new state;
+	int fd;
 
-	migrate(_metadata, self, true, &raced);
-	EXPECT_EQ(0, differences(self->old_map, self->new_map));
-	tracers[0] = self->new->links.follow_update;
-	tracers[1] = self->new->links.follow_delete;
-	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, map_trace_get_info(bpf_link__fd(tracers[i]), &info));
-		EXPECT_EQ(id_of_map(self->old_map), info.map_id);
-		EXPECT_EQ(0, info.missed);
-		EXPECT_EQ(0, info.failed);
-	}
-	switch_over(_metadata, self);
+	EXPECT_EQ(0, write_to(raced->stays));
+	EXPECT_EQ(0, write_to(raced->opened));
+	EXPECT_EQ(-EPERM, write_to(raced->closed));
+	ASSERT_EQ(0, lookup_new(self->new_map, raced->stays, &state));
+	EXPECT_EQ(4, state.writes);
+	ASSERT_EQ(0, lookup_new(self->new_map, raced->opened, &state));
+	EXPECT_EQ(4, state.writes);
 
-	EXPECT_EQ(0, write_to(raced.stays));
-	EXPECT_EQ(0, write_to(raced.opened_after_copy));
-	EXPECT_EQ(-EPERM, write_to(raced.closed_after_copy));
-
-	/* And the new version goes on by itself. */
 	fd = open_file();
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(0, write_to(fd));
 	EXPECT_FALSE(old_knows(self->old_map, fd));
 	close(fd);
 	EXPECT_FALSE(new_knows(self->new_map, fd));
-	close(raced.stays);
-	EXPECT_FALSE(new_knows(self->new_map, raced.stays));
 }
 
-/* The same without tracers: the new version forbids what it should not, and allows what it should not. */
-TEST_F(migration, control_without_tracers_both_races_are_lost)
+TEST_F(migration, overlap_wins_the_races)
+{
+	struct map_trace_info info;
+	struct raced raced;
+
+	migrate(_metadata, self, STATES, &raced);
+	ASSERT_EQ(0, map_trace_get_info(bpf_link__fd(self->new->links.follow), &info));
+	EXPECT_EQ(id_of_map(self->old_map), info.map_id);
+	EXPECT_EQ(2, info.replayed);
+	EXPECT_EQ(0, info.lost);
+	ASSERT_EQ(0, overlap(self));
+	EXPECT_EQ(0, differences(self->old_map, self->new_map));
+	EXPECT_EQ(0, self->new->bss->both);
+	check_new_version(_metadata, self, &raced);
+}
+
+TEST_F(migration, stop_wins_the_races)
+{
+	struct raced raced;
+	__u64 began;
+
+	migrate(_metadata, self, STATES, &raced);
+	began = now_ns();
+	ASSERT_EQ(0, stop(self));
+	TH_LOG("nobody watched for %llu ms", (now_ns() - began) / NSEC_PER_MSEC);
+	check_new_version(_metadata, self, &raced);
+}
+
+/* Nobody tells them what is written through pointers. */
+TEST_F(migration, control_tracers_of_operations_miss_writes)
+{
+	struct state_new state;
+	struct raced raced;
+
+	migrate(_metadata, self, A_COPY_AND_OPERATIONS, &raced);
+	EXPECT_EQ(2, differences(self->old_map, self->new_map));
+	ASSERT_EQ(0, lookup_new(self->new_map, raced.stays, &state));
+	EXPECT_EQ(0, state.writes);
+}
+
+/* A copy alone: the new version forbids what it should not, and allows what it should not. */
+TEST_F(migration, control_a_copy_loses_the_races)
 {
 	struct raced raced;
 
-	migrate(_metadata, self, false, &raced);
-	EXPECT_EQ(2, differences(self->old_map, self->new_map));
-	switch_over(_metadata, self);
+	migrate(_metadata, self, A_COPY, &raced);
+	EXPECT_EQ(3, differences(self->old_map, self->new_map));
+	prepare_switch(self);
+	ASSERT_EQ(0, migration_new_bpf__attach(self->new));
+	migration_old_bpf__detach(self->old);
 
 	EXPECT_EQ(0, write_to(raced.stays));
-	EXPECT_EQ(-EPERM, write_to(raced.opened_after_copy));
-	EXPECT_EQ(0, write_to(raced.closed_after_copy));
+	EXPECT_EQ(-EPERM, write_to(raced.opened));
+	EXPECT_EQ(0, write_to(raced.closed));
 }
 
-/* A full map, whose entries change before the copy and after it */
+/* Both have written a key: the new version wins, and that is counted. */
+TEST_F(migration, overlap_the_new_version_wins)
+{
+	struct state_new state;
+	int fd;
+
+	watch_with_old(self->old);
+	fd = open_file();
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, write_to(fd));
+	attach_follow(_metadata, self);
+	ASSERT_EQ(0, wait_for_follow(self));
+	ASSERT_EQ(0, flush_follow(self));
+	prepare_switch(self);
+	ASSERT_EQ(0, migration_new_bpf__attach(self->new));
+	/* In the new map once, in the old one three times */
+	EXPECT_EQ(0, write_to(fd));
+	self->new->bss->pid = 0;
+	EXPECT_EQ(0, write_to(fd));
+	ASSERT_EQ(0, flush_follow(self));
+	ASSERT_EQ(0, lookup_new(self->new_map, fd, &state));
+	EXPECT_EQ(2, state.writes);
+	EXPECT_EQ(1, state.by_new);
+	EXPECT_LE(1, self->new->bss->both);
+}
+
+/* The same where the new version does not say that it has written */
+TEST_F(migration, control_without_the_rule_the_old_version_wins)
+{
+	struct file_new key = { .pid = getpid() };
+	struct state_new state;
+
+	watch_with_old(self->old);
+	key.fd = open_file();
+	ASSERT_LE(0, key.fd);
+	EXPECT_EQ(0, write_to(key.fd));
+	attach_follow(_metadata, self);
+	ASSERT_EQ(0, wait_for_follow(self));
+	ASSERT_EQ(0, lookup_new(self->new_map, key.fd, &state));
+	EXPECT_EQ(1, state.writes);
+	state.writes = 2;
+	ASSERT_EQ(0, bpf_map_update_elem(self->new_map, &key, &state, BPF_EXIST));
+	ASSERT_EQ(0, flush_follow(self));
+	ASSERT_EQ(0, lookup_new(self->new_map, key.fd, &state));
+	EXPECT_EQ(1, state.writes);
+	EXPECT_EQ(0, self->new->bss->both);
+}
+
+/* A full map, whose entries change before the new map has them and after it */
 TEST_F(migration, full_map)
 {
 	int fds[MAX_FILES], i;
@@ -296,67 +441,108 @@ TEST_F(migration, full_map)
 		ASSERT_LE(0, fds[i]);
 	}
 	EXPECT_EQ(MAX_FILES, entries(self->old_map));
-	attach_tracers(_metadata, self);
+	attach_follow(_metadata, self);
 	for (i = 0; i < MAX_FILES; i += 2)
 		close(fds[i]);
 	for (i = 0; i < MAX_FILES; i += 4) {
 		fds[i] = open_file();
 		ASSERT_LE(0, fds[i]);
 	}
-	ASSERT_EQ(0, copy(self->new->progs.copy_safe, self->old_map));
+	ASSERT_EQ(0, wait_for_follow(self));
 	EXPECT_EQ(0, differences(self->old_map, self->new_map));
 	for (i = 1; i < MAX_FILES; i += 2)
 		close(fds[i]);
 	EXPECT_EQ(0, differences(self->old_map, self->new_map));
-	switch_over(_metadata, self);
+	ASSERT_EQ(0, overlap(self));
 	for (i = 0; i < MAX_FILES; i += 4) {
 		EXPECT_EQ(0, write_to(fds[i]));
 	}
 }
 
-/*
- * The ghost, and what else can happen to one file while it is being copied. The copy
- * waits at each point of a script, and a second thread does there what it says.
- */
+static void destroy(struct bpf_link **link)
+{
+	bpf_link__destroy(*link);
+	*link = NULL;
+}
+
+/* Have the tracer of the way back told all keys of the old map. 0 or a negative errno */
+static int flush_keys_of_old(FIXTURE_DATA(migration) *self)
+{
+	struct migration_new_bpf *skel = self->new;
+	struct file_new keys[MAX_FILES];
+	int old_map = self->old_map, err;
+	struct file_old key;
+	__u32 count;
+
+#include "migration-9.c"
+	return err;
+}
+
+/* The old map follows the new one, and the old version takes over again. */
+TEST_F(migration, way_back)
+{
+	struct pollfd replayed = { .events = POLLIN };
+	struct migration_new_bpf *skel = self->new;
+	int old_map = self->old_map, closed, fd;
+	struct state_old state;
+	struct raced raced;
+
+	migrate(_metadata, self, STATES, &raced);
+	/* Both directions at once would be a loop. */
+	EXPECT_EQ(NULL, ATTACH(skel->progs.follow_back));
+	EXPECT_EQ(ELOOP, errno);
+	ASSERT_EQ(0, stop(self));
+	/* While nobody tells the old map */
+	closed = raced.opened;
+	close(closed);
+
+	skel->links.follow_back = ATTACH(skel->progs.follow_back);
+	ASSERT_NE(NULL, skel->links.follow_back) TH_LOG("attach: %s", strerror(errno));
+	replayed.fd = bpf_link__fd(skel->links.follow_back);
+	ASSERT_EQ(1, poll(&replayed, 1, 60000));
+	EXPECT_EQ(POLLIN, replayed.revents);
+	EXPECT_TRUE(old_knows(old_map, closed));
+	ASSERT_EQ(0, flush_keys_of_old(self));
+	EXPECT_FALSE(old_knows(old_map, closed));
+	EXPECT_EQ(0, differences(old_map, self->new_map));
+
+	fd = open_file();
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, write_to(fd));
+	EXPECT_TRUE(old_knows(old_map, fd));
+	/* The new version ends, the old one begins. */
+	destroy(&skel->links.after_openat);
+	destroy(&skel->links.before_close);
+	destroy(&skel->links.may_write);
+	ASSERT_EQ(0, map_trace_flush(bpf_link__fd(skel->links.follow_back), NULL, 0, 0, NULL));
+	EXPECT_EQ(0, differences(old_map, self->new_map));
+	destroy(&skel->links.follow_back);
+	ASSERT_EQ(0, migration_old_bpf__attach(self->old));
+	EXPECT_EQ(0, write_to(fd));
+	EXPECT_EQ(-EPERM, write_to(raced.closed));
+	ASSERT_EQ(0, lookup_old(old_map, fd, &state));
+	EXPECT_EQ(2, state.writes);
+}
+
+/* What happens to one file while it is handed on: who does it waits, and a second thread acts. */
 
 enum action {
 	CLOSE_IT,
-	OPEN_IT_AGAIN,		/* under the number that it had */
-	CLOSE_AND_OPEN_IT,
-};
-
-struct step {
-	__u32 point;
-	enum action action;
+	CLOSE_AND_OPEN_IT,	/* under the number that it had */
 };
 
 struct interleaving {
-	FIXTURE_DATA(migration) *self;
+	struct migration_new_bpf *new;
+	enum action action;
 	int fd;
-	const struct step *steps;
-	int nr_steps;
-	/* The step that went wrong, and how */
-	int failed;
 	int err;
 };
-
-static bool wait_for_point(volatile __u32 *reached, __u32 point)
-{
-	__u64 deadline = now_ns() + POINT_MS * NSEC_PER_MSEC;
-
-	while (__atomic_load_n(reached, __ATOMIC_ACQUIRE) != point) {
-		if (now_ns() > deadline)
-			return false;
-		sched_yield();
-	}
-	return true;
-}
 
 static int act(enum action action, int fd)
 {
 	int again;
 
-	if (action != OPEN_IT_AGAIN && close(fd))
+	if (close(fd))
 		return -errno;
 	if (action == CLOSE_IT)
 		return 0;
@@ -368,137 +554,76 @@ static int act(enum action action, int fd)
 static void *interleave(void *argument)
 {
 	struct interleaving *this = argument;
-	__typeof__(this->self->new->bss) bss = this->self->new->bss;
-	int i;
 
-	this->failed = -1;
-	for (i = 0; i < this->nr_steps && this->failed < 0; i++) {
-		if (!wait_for_point(&bss->reached, this->steps[i].point))
-			this->err = -ETIMEDOUT;
-		else
-			this->err = act(this->steps[i].action, this->fd);
-		if (this->err)
-			this->failed = i;
-		__atomic_store_n(&bss->released, this->steps[i].point, __ATOMIC_RELEASE);
-	}
+	if (!wait_for_flag(&this->new->bss->reached, POINT_MS))
+		this->err = -ETIMEDOUT;
+	else
+		this->err = act(this->action, this->fd);
+	__atomic_store_n(&this->new->bss->released, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
 
-/* Copy one file while @steps happen to it; its number */
-static int copy_interleaved(struct __test_metadata *_metadata, FIXTURE_DATA(migration) *self,
-			    struct bpf_program *prog, const struct step *steps, int nr_steps)
+/* Bring one file into the new map while @action happens to it; its number */
+static int hand_on(struct __test_metadata *_metadata, FIXTURE_DATA(migration) *self,
+		   enum how how, enum action action)
 {
-	struct interleaving this = { .self = self, .steps = steps, .nr_steps = nr_steps };
+	struct interleaving this = { .new = self->new, .action = action };
 	pthread_t thread;
-	int i, err;
+	int err;
 
 	watch_with_old(self->old);
 	this.fd = open_file();
 	ASSERT_LE(0, this.fd);
-	attach_tracers(_metadata, self);
-
 	self->new->bss->wait_for_fd = this.fd;
-	for (i = 0; i < nr_steps; i++)
-		self->new->bss->wait_at |= steps[i].point;
+	if (how != STATES)
+		attach_tracers_of_operations(_metadata, self);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, interleave, &this));
-	err = copy(prog, self->old_map);
+	if (how == STATES) {
+		attach_follow(_metadata, self);
+		err = wait_for_follow(self);
+	} else {
+		err = copy(self);
+	}
 	ASSERT_EQ(0, pthread_join(thread, NULL));
-	ASSERT_EQ(0, err) TH_LOG("copy: %s", strerror(-err));
-	/* All steps took place, and where they should. */
-	ASSERT_EQ(-1, this.failed) TH_LOG("step %d: %s", this.failed, strerror(-this.err));
+	ASSERT_EQ(0, err) TH_LOG("handing on: %s", strerror(-err));
+	/* It took place, and where it should. */
+	ASSERT_EQ(0, this.err) TH_LOG("meanwhile: %s", strerror(-this.err));
 	ASSERT_EQ(0, self->new->bss->waited_too_long);
-	self->new->bss->wait_at = 0;
 	return this.fd;
 }
 
-#define COPY(prog, ...) ({							\
-	static const struct step _steps[] = { __VA_ARGS__ };			\
-										\
-	copy_interleaved(_metadata, self, self->new->progs.prog, _steps,	\
-			 ARRAY_SIZE(_steps));					\
-})
-
-TEST_F(migration, plain_copy_leaves_a_ghost)
+TEST_F(migration, control_a_copy_leaves_a_ghost)
 {
-	int fd = COPY(copy_plain, { COPY_HAS_READ, CLOSE_IT });
+	int fd = hand_on(_metadata, self, A_COPY_AND_OPERATIONS, CLOSE_IT);
 
 	EXPECT_FALSE(old_knows(self->old_map, fd));
 	EXPECT_TRUE(new_knows(self->new_map, fd));
-	EXPECT_EQ(1, differences(self->old_map, self->new_map));
 }
 
-TEST_F(migration, safe_copy_leaves_no_ghost)
+TEST_F(migration, no_ghost_is_left)
 {
-	int fd = COPY(copy_safe, { COPY_HAS_READ, CLOSE_IT });
+	int fd = hand_on(_metadata, self, STATES, CLOSE_IT);
 
 	EXPECT_FALSE(old_knows(self->old_map, fd));
 	EXPECT_FALSE(new_knows(self->new_map, fd));
-	EXPECT_EQ(1, self->new->bss->taken_back);
 	EXPECT_EQ(0, differences(self->old_map, self->new_map));
 }
 
-TEST_F(migration, plain_copy_puts_an_old_value_back)
+TEST_F(migration, control_a_copy_puts_an_old_value_back)
 {
-	int fd = COPY(copy_plain, { COPY_HAS_READ, CLOSE_AND_OPEN_IT });
+	int fd = hand_on(_metadata, self, A_COPY_AND_OPERATIONS, CLOSE_AND_OPEN_IT);
 
 	EXPECT_TRUE(old_knows(self->old_map, fd));
 	EXPECT_TRUE(new_knows(self->new_map, fd));
 	EXPECT_EQ(1, differences(self->old_map, self->new_map));
 }
 
-TEST_F(migration, safe_copy_keeps_the_new_value)
+TEST_F(migration, the_new_value_stays)
 {
-	int fd = COPY(copy_safe, { COPY_HAS_READ, CLOSE_AND_OPEN_IT });
-
-	EXPECT_TRUE(new_knows(self->new_map, fd));
-	EXPECT_EQ(0, self->new->bss->copied);
-	EXPECT_EQ(0, differences(self->old_map, self->new_map));
-}
-
-TEST_F(migration, safe_copy_and_a_close_after_the_insertion)
-{
-	int fd = COPY(copy_safe, { COPY_HAS_INSERTED, CLOSE_IT });
-
-	EXPECT_FALSE(new_knows(self->new_map, fd));
-	/* The tracer was faster. */
-	EXPECT_EQ(0, self->new->bss->taken_back);
-	EXPECT_EQ(0, differences(self->old_map, self->new_map));
-}
-
-TEST_F(migration, safe_copy_and_another_file_after_the_insertion)
-{
-	int fd = COPY(copy_safe, { COPY_HAS_INSERTED, CLOSE_AND_OPEN_IT });
+	int fd = hand_on(_metadata, self, STATES, CLOSE_AND_OPEN_IT);
 
 	EXPECT_TRUE(new_knows(self->new_map, fd));
 	EXPECT_EQ(0, differences(self->old_map, self->new_map));
-}
-
-/*
- * The window that remains: closed before the insertion, and opened again between the
- * second look and the removal. The copy takes back what is not its own.
- */
-TEST_F(migration, window_of_the_safe_copy_is_closed_by_another_pass)
-{
-	int fd = COPY(copy_safe, { COPY_HAS_READ, CLOSE_IT },
-		      { COPY_HAS_FOUND_IT_GONE, OPEN_IT_AGAIN });
-
-	EXPECT_TRUE(old_knows(self->old_map, fd));
-	EXPECT_FALSE(new_knows(self->new_map, fd));
-	EXPECT_EQ(1, self->new->bss->taken_back);
-
-	/* It has taken something back, so the copy is not over. */
-	self->new->bss->copied = self->new->bss->taken_back = 0;
-	ASSERT_EQ(0, copy(self->new->progs.copy_safe, self->old_map));
-	EXPECT_EQ(1, self->new->bss->copied);
-	EXPECT_EQ(0, self->new->bss->taken_back);
-	EXPECT_TRUE(new_knows(self->new_map, fd));
-	EXPECT_EQ(0, differences(self->old_map, self->new_map));
-
-	/* Until a pass finds nothing to do */
-	self->new->bss->copied = self->new->bss->taken_back = 0;
-	ASSERT_EQ(0, copy(self->new->progs.copy_safe, self->old_map));
-	EXPECT_EQ(0, self->new->bss->copied);
-	EXPECT_EQ(0, self->new->bss->taken_back);
 }
 
 TEST_HARNESS_MAIN

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The two layouts of a key, and where a copy can be made to wait */
+/* The two layouts of a key and of a value */
 #ifndef MIGRATION_H
 #define MIGRATION_H
 
@@ -15,11 +15,15 @@ struct file_new {
 	__u32 pid;
 };
 
-/* What user space may do while the copy waits there; bits of wait_at */
-enum copy_point {
-	COPY_HAS_READ		= 1, /* the element, from the old map */
-	COPY_HAS_INSERTED	= 2, /* it, into the new map */
-	COPY_HAS_FOUND_IT_GONE	= 4, /* from the old map, but not yet from the new one */
+struct state_old {
+	__u64 number;	/* which one of all that were opened */
+	__u64 writes;
+};
+
+struct state_new {
+	__u32 writes;
+	__u32 by_new;	/* the new version has written it */
+	__u64 number;
 };
 
 #endif

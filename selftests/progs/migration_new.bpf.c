@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The next version of migration_old.bpf.c, with another layout of its keys, and what
- * brings it up to date: tracers of the old map, and a copy of what is in it. Both are the
- * code of Documentation/migration.rst.
+ * The next version of migration_old.bpf.c, with another layout of its keys and values, and what
+ * brings it up to date: a tracer of the old map, by the code of Documentation/migration.rst. And
+ * what does not: a copy by an iterator, with tracers of operations or without.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -12,20 +12,21 @@
 char _license[] SEC("license") = "GPL";
 
 #define EPERM 1
+#define ENOENT 2
 
 /* That of the old version, which has another name there: user space puts it in here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_FILES);
 	__type(key, struct file_old);
-	__type(value, __u64);
+	__type(value, struct state_old);
 } old_files SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_FILES);
 	__type(key, struct file_new);
-	__type(value, __u64);
+	__type(value, struct state_new);
 } new_files SEC(".maps");
 
 /* The new version */
@@ -42,12 +43,12 @@ SEC("fexit/__x64_sys_openat")
 int BPF_PROG(after_openat, const struct pt_regs *regs, long fd)
 {
 	struct file_new key = { .pid = pid, .fd = fd };
-	__u64 value;
+	struct state_new state = { .by_new = 1 };
 
 	if (!is_watched() || fd < 0)
 		return 0;
-	value = __sync_fetch_and_add(&opened, 1);
-	bpf_map_update_elem(&new_files, &key, &value, BPF_ANY);
+	state.number = __sync_fetch_and_add(&opened, 1);
+	bpf_map_update_elem(&new_files, &key, &state, BPF_ANY);
 	return 0;
 }
 
@@ -65,110 +66,125 @@ SEC("fmod_ret/__x64_sys_write")
 long BPF_PROG(may_write, const struct pt_regs *regs)
 {
 	struct file_new key = { .pid = pid, .fd = regs->di };
+	struct state_new *state;
 
 	if (!is_watched() || key.fd <= 2)
 		return 0;
-	return bpf_map_lookup_elem(&new_files, &key) ? 0 : -EPERM;
+	state = bpf_map_lookup_elem(&new_files, &key);
+	if (!state)
+		return -EPERM;
+	*(volatile __u32 *)&state->by_new = 1;
+	__sync_fetch_and_add(&state->writes, 1);
+	return 0;
 }
 
-/* The tracers: from their attach on, the new map follows the old one. */
-
-static struct file_new convert(const struct file_old *old)
+static struct file_new to_new(const struct file_old *old)
 {
 	struct file_new new = { .fd = old->fd, .pid = old->pid };
 
 	return new;
 }
 
-#include "migration-1.c"
+static struct file_old to_old(const struct file_new *new)
+{
+	struct file_old old = { .pid = new->pid, .fd = new->fd };
+
+	return old;
+}
+
+/* How often the old version has written what the new one has written, too */
+__u64 both;
 
 /*
- * For the tests: the copy waits, and another thread does at this very point what could
- * happen there at any time.
+ * For the tests: the first who is about to put this file into the new map waits, and another
+ * thread does at this very point what could happen there at any time.
  */
-__u32 wait_at;
 __s32 wait_for_fd;
 __u32 reached;
 __u32 released;
 __u32 waited_too_long;
 
-#define WAIT_NS 30000000000ULL
+#define WAIT_NS 10000000000ULL
 
-struct wait {
-	__u64 deadline;
-	__u32 point;
-};
-
-static int is_released(__u32 i, struct wait *wait)
+static int is_released(__u32 i, __u64 *deadline)
 {
-	return *(volatile __u32 *)&released == wait->point ||
-	       bpf_ktime_get_ns() > wait->deadline;
+	return *(volatile __u32 *)&released || bpf_ktime_get_ns() > *deadline;
 }
 
-static int wait_longer(__u32 i, struct wait *wait)
+static int wait_longer(__u32 i, __u64 *deadline)
 {
-	bpf_loop(1 << 20, is_released, wait, 0);
-	return is_released(0, wait);
+	bpf_loop(1 << 20, is_released, deadline, 0);
+	return is_released(0, deadline);
 }
 
-static void test_point(const struct file_new *key, __u32 point)
+static void test_point(const struct file_new *key)
 {
-	struct wait wait = { .deadline = bpf_ktime_get_ns() + WAIT_NS, .point = point };
+	__u64 deadline = bpf_ktime_get_ns() + WAIT_NS;
 
-	if (!(wait_at & point) || key->fd != wait_for_fd)
+	if (!wait_for_fd || key->fd != wait_for_fd || __sync_fetch_and_add(&reached, 1))
 		return;
-	*(volatile __u32 *)&reached = point;
-	bpf_loop(1 << 20, wait_longer, &wait, 0);
-	if (*(volatile __u32 *)&released != point)
+	bpf_loop(1 << 20, wait_longer, &deadline, 0);
+	if (!*(volatile __u32 *)&released)
 		waited_too_long = 1;
 }
 
-/* What the copies did */
-__u32 copied;
-__u32 taken_back;
+/* The way back does not wait. */
+#include "migration-8.c"
 
-/*
- * The copy as one thinks of it first. What is closed after it was read is put into the
- * new map for good, and what is updated meanwhile is put back.
- */
-SEC("iter/bpf_map_elem")
-int copy_plain(struct bpf_iter__bpf_map_elem *ctx)
+/* Controls: tracers of operations, and a copy that does not know of them */
+
+static struct state_new convert(const struct state_old *old)
 {
-	struct file_old *old = ctx->key;
-	__u64 *element = ctx->value, value;
-	struct file_new key;
+	struct state_new new = { .number = old->number, .writes = old->writes };
 
-	if (!old || !element)
-		return 0;
-	key = convert(old);
-	value = *element;
-	test_point(&key, COPY_HAS_READ);
-	if (!bpf_map_update_elem(&new_files, &key, &value, BPF_ANY))
-		copied++;
-	test_point(&key, COPY_HAS_INSERTED);
+	return new;
+}
+
+SEC("map_trace/old_files/UPDATE_ELEM")
+int follow_update(struct bpf_map_trace_ctx__update_elem *ctx)
+{
+	struct file_new key = to_new(ctx->key);
+	struct state_new new = convert(ctx->value);
+
+	return bpf_map_update_elem(&new_files, &key, &new, BPF_ANY) ? 1 : 0;
+}
+
+SEC("map_trace/old_files/DELETE_ELEM")
+int follow_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
+{
+	struct file_new key = to_new(ctx->key);
+
+	bpf_map_delete_elem(&new_files, &key);
 	return 0;
 }
 
 /*
- * The copy that is safe. Whatever it calls to change the new map waits before and after.
+ * What is closed after it was read is put into the new map for good, and what is updated
+ * meanwhile is put back.
  */
-static long update_at_points(void *map, const struct file_new *key, const void *value, __u64 flags)
+SEC("iter/bpf_map_elem")
+int copy(struct bpf_iter__bpf_map_elem *ctx)
 {
-	long err;
+	struct state_old *old = ctx->value;
+	struct file_old *element = ctx->key;
+	struct state_new new;
+	struct file_new key;
 
-	test_point(key, COPY_HAS_READ);
-	err = bpf_map_update_elem(map, key, value, flags);
-	if (!err)
-		test_point(key, COPY_HAS_INSERTED);
-	return err;
+	if (!element || !old)
+		return 0;
+	key = to_new(element);
+	new = convert(old);
+	test_point(&key);
+	bpf_map_update_elem(&new_files, &key, &new, BPF_ANY);
+	return 0;
 }
 
-static long delete_at_point(void *map, const struct file_new *key)
+/* The tracer, which waits before it changes the new map */
+static long update_at_point(void *map, const struct file_new *key, const void *value, __u64 flags)
 {
-	test_point(key, COPY_HAS_FOUND_IT_GONE);
-	return bpf_map_delete_elem(map, key);
+	test_point(key);
+	return bpf_map_update_elem(map, key, value, flags);
 }
 
-#define bpf_map_update_elem update_at_points
-#define bpf_map_delete_elem delete_at_point
-#include "migration-2.c"
+#define bpf_map_update_elem update_at_point
+#include "migration-1.c"

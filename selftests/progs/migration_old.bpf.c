@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A program of the kind that is upgraded while it runs: it keeps a map of the files that
- * a process has opened, and lets the process write to no other ones. It knows nothing of
- * migrations.
+ * a process has opened, lets the process write to no other ones, and counts the writes. It knows
+ * nothing of migrations.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -17,7 +17,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_FILES);
 	__type(key, struct file_old);
-	__type(value, __u64);
+	__type(value, struct state_old);
 } open_files SEC(".maps");
 
 /* Who is watched: nobody until user space says */
@@ -33,12 +33,12 @@ SEC("fexit/__x64_sys_openat")
 int BPF_PROG(after_openat, const struct pt_regs *regs, long fd)
 {
 	struct file_old key = { .pid = pid, .fd = fd };
-	__u64 value;
+	struct state_old state = {};
 
 	if (!is_watched() || fd < 0)
 		return 0;
-	value = __sync_fetch_and_add(&opened, 1);
-	bpf_map_update_elem(&open_files, &key, &value, BPF_ANY);
+	state.number = __sync_fetch_and_add(&opened, 1);
+	bpf_map_update_elem(&open_files, &key, &state, BPF_ANY);
 	return 0;
 }
 
@@ -57,9 +57,14 @@ SEC("fmod_ret/__x64_sys_write")
 long BPF_PROG(may_write, const struct pt_regs *regs)
 {
 	struct file_old key = { .pid = pid, .fd = regs->di };
+	struct state_old *state;
 
 	/* Standard output and error are everybody's. */
 	if (!is_watched() || key.fd <= 2)
 		return 0;
-	return bpf_map_lookup_elem(&open_files, &key) ? 0 : -EPERM;
+	state = bpf_map_lookup_elem(&open_files, &key);
+	if (!state)
+		return -EPERM;
+	__sync_fetch_and_add(&state->writes, 1);
+	return 0;
 }

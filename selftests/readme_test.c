@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The example of README.md does what is said there: its tracers, and its loader. */
+/* The example of README.md does what is said there: its tracer, and its loader. */
 #include "testing_helpers.h"
 
 #include "progs/upgrade.h"
@@ -33,8 +33,7 @@ TEST(second_map_follows)
 	ASSERT_EQ(0, map_trace_module_load());
 	load_and_attach();
 	ASSERT_NE(NULL, skel);
-	ASSERT_NE(NULL, skel->links.conns_updated);
-	ASSERT_NE(NULL, skel->links.conns_deleted);
+	ASSERT_NE(NULL, skel->links.conns_synced);
 
 	ASSERT_EQ(0, update(1, 10, 100));
 	ASSERT_EQ(0, update(2, 20, 200));

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The tracers of README.md, as they stand there, and the maps that they are for */
+/* The tracer of README.md, as it stands there, and the maps that it is for */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "upgrade.h"
 
 char _license[] SEC("license") = "GPL";
+
+#define ENOENT 2
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

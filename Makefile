@@ -86,7 +86,8 @@ Targets
   make                   the patched kernel and the module
   make demo              boot it and follow the processes of the guest in two maps
   make test              boot the debug kernel and run the tests (TESTS="update delete": some)
-  make test-maptrace     all tests of maptrace, and maptrace on BPF programs of Debian (long)
+  make test-maptrace     all tests of maptrace, and maptrace on BPF programs of Debian (long;
+                         TESTS=maptrace_test or TESTS=programs: one of both)
   make test-mutants      break one point after the other and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": some)
   make model             check the models of the algorithms and their mutants (model-long:

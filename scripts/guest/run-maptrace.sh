@@ -1,19 +1,24 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# guest/run-maptrace.sh OUTPUT ROOT: runs in the guest all tests of maptrace, then watches
-# maps of the BPF programs in ROOT, a Debian root, while they are busy. Prints TAP with
-# "begin" and "end" lines, as guest/run-tests.sh.
+# guest/run-maptrace.sh OUTPUT ROOT [maptrace_test|programs]...: runs in the guest all tests
+# of maptrace, then watches maps of the BPF programs in ROOT, a Debian root, while they are
+# busy; or one of both. Prints TAP with "begin" and "end" lines, as guest/run-tests.sh.
 
 set -uo pipefail
 
 output=$1
 root=$2
+shift 2
+wanted=" ${*:-maptrace_test programs} "
 work=$(mktemp -d)
 
-echo "# begin maptrace_test"
-status=0
-(cd "$output" && exec ./maptrace_test all 2>&1) || status=$?
-echo "# end maptrace_test $status"
+if [[ $wanted == *" maptrace_test "* ]]; then
+	echo "# begin maptrace_test"
+	status=0
+	(cd "$output" && exec ./maptrace_test all 2>&1) || status=$?
+	echo "# end maptrace_test $status"
+fi
+[[ $wanted == *" programs "* ]] || exit 0
 
 mount --rbind /proc "$root/proc"
 mount --rbind /sys "$root/sys"

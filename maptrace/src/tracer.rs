@@ -144,6 +144,13 @@ pub struct Event {
     pub stack: Vec<u64>,
 }
 
+impl Event {
+    /// Whether somebody made it: an eviction is nobody's.
+    pub fn has_maker(&self) -> bool {
+        self.reason == 0
+    }
+}
+
 /// `struct event` of tracer.bpf.c
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -59,9 +59,14 @@ struct {
 #define KEY_OFFSET sizeof(struct event)
 #define VALUE_OFFSET (KEY_OFFSET + ALIGN8(config.key_size))
 
-static __always_inline bool pid_is_wanted(void)
+/*
+ * Nobody has made a change that has a reason, as an eviction has: it is reported by whoever
+ * comes next, and of no process.
+ */
+static __always_inline bool pid_is_wanted(__u32 reason)
 {
-	return !config.filter_pid || bpf_get_current_pid_tgid() >> 32 == config.filter_pid;
+	return !config.filter_pid ||
+	       (!reason && bpf_get_current_pid_tgid() >> 32 == config.filter_pid);
 }
 
 static __always_inline bool key_is_wanted(const __u8 *key)
@@ -82,7 +87,7 @@ static __always_inline bool describe(void *ctx, struct bpf_dynptr *record, __u32
 				     enum operation operation, __u64 flags, __u32 cpu,
 				     __u32 reason, __s32 error)
 {
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u64 pid_tgid = reason ? 0 : bpf_get_current_pid_tgid();
 	struct event *event;
 	void *stack;
 
@@ -99,8 +104,11 @@ static __always_inline bool describe(void *ctx, struct bpf_dynptr *record, __u32
 	event->error = error;
 	event->reason = reason;
 	event->stack_bytes = 0;
-	bpf_get_current_comm(event->comm, sizeof(event->comm));
-	if (config.stack_size) {
+	if (reason)
+		__builtin_memset(event->comm, 0, sizeof(event->comm));
+	else
+		bpf_get_current_comm(event->comm, sizeof(event->comm));
+	if (config.stack_size && !reason) {
 		stack = bpf_dynptr_data(record, stack_offset, config.stack_size);
 		if (!stack)
 			return false;
@@ -124,17 +132,18 @@ SEC("map_trace/update")
 int watch_update(struct bpf_map_trace_ctx__update_elem *ctx)
 {
 	__u32 stack_offset = VALUE_OFFSET + ALIGN8(config.value_size);
+	__u32 reason = config.has_reason ? ctx->reason : 0;
 	struct bpf_dynptr record;
 	bool complete;
 
-	if (!pid_is_wanted() || !key_is_wanted(ctx->key))
+	if (!pid_is_wanted(reason) || !key_is_wanted(ctx->key))
 		return 0;
 	complete = !bpf_ringbuf_reserve_dynptr(&events, stack_offset + config.stack_size, 0,
 					       &record) &&
 		   !bpf_dynptr_write(&record, KEY_OFFSET, ctx->key, config.key_size, 0) &&
 		   !bpf_dynptr_write(&record, VALUE_OFFSET, ctx->value, config.value_size, 0) &&
 		   describe(ctx, &record, stack_offset, OPERATION_UPDATE, ctx->flags, ctx->cpu,
-			    config.has_reason ? ctx->reason : 0, 0);
+			    reason, 0);
 	return finish(&record, complete);
 }
 
@@ -142,16 +151,17 @@ SEC("map_trace/delete")
 int watch_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
 {
 	__u32 stack_offset = VALUE_OFFSET;
+	__u32 reason = config.has_reason ? ctx->reason : 0;
 	struct bpf_dynptr record;
 	bool complete;
 
-	if (!pid_is_wanted() || !key_is_wanted(ctx->key))
+	if (!pid_is_wanted(reason) || !key_is_wanted(ctx->key))
 		return 0;
 	complete = !bpf_ringbuf_reserve_dynptr(&events, stack_offset + config.stack_size, 0,
 					       &record) &&
 		   !bpf_dynptr_write(&record, KEY_OFFSET, ctx->key, config.key_size, 0) &&
 		   describe(ctx, &record, stack_offset, OPERATION_DELETE, 0, ctx->cpu,
-			    config.has_reason ? ctx->reason : 0, 0);
+			    reason, 0);
 	return finish(&record, complete);
 }
 
@@ -174,7 +184,7 @@ static __always_inline int report_failed(__u64 *ctx, enum operation operation, _
 	bool complete;
 	__u8 *key;
 
-	if (error >= 0 || map->id != config.map_id || !pid_is_wanted())
+	if (error >= 0 || map->id != config.map_id || !pid_is_wanted(0))
 		return 0;
 	if (operation == OPERATION_UPDATE)
 		stack_offset += ALIGN8(config.value_size);

@@ -137,7 +137,7 @@ impl Printer<'_> {
 
     fn show(&mut self, event: &Event) -> Result<()> {
         self.shown += 1;
-        let resolver = self.resolver.as_mut();
+        let resolver = self.resolver.as_mut().filter(|_| event.has_maker());
         let origin = resolver.map(|resolver| resolver.origin(&event.stack));
         match self.args.json {
             true => self.show_json(event, origin),
@@ -175,7 +175,10 @@ impl Printer<'_> {
         if event.error != 0 {
             line += &format!(" failed: {}", errno_name(event.error));
         }
-        line += &format!(" cpu {} {}[{}]", event.cpu, event.comm, event.pid);
+        line += &format!(" cpu {}", event.cpu);
+        if event.has_maker() {
+            line += &format!(" {}[{}]", event.comm, event.pid);
+        }
         if let Some(origin) = origin {
             line += &format!(" {origin}");
         }
@@ -218,9 +221,11 @@ impl Printer<'_> {
             put("errno", errno_name(event.error).into());
         }
         put("cpu", event.cpu.into());
-        put("pid", event.pid.into());
-        put("tid", event.tid.into());
-        put("comm", event.comm.clone().into());
+        if event.has_maker() {
+            put("pid", event.pid.into());
+            put("tid", event.tid.into());
+            put("comm", event.comm.clone().into());
+        }
         if let Some(origin) = origin {
             let origin = match origin {
                 Origin::Program { id, name } => json!({ "prog": { "id": id, "name": name } }),
@@ -230,7 +235,8 @@ impl Printer<'_> {
             };
             put("origin", origin);
         }
-        if let (true, Some(resolver)) = (self.args.stack, &self.resolver) {
+        let resolver = self.resolver.as_ref().filter(|_| event.has_maker());
+        if let (true, Some(resolver)) = (self.args.stack, resolver) {
             let stack = resolver.without_own(&event.stack);
             let frames: Vec<_> = stack
                 .iter()

@@ -55,6 +55,9 @@ bench-check:
 bench-save:
 	@scripts/run-bench.sh save
 
+bench-maptrace:
+	@scripts/bench-maptrace.sh $(call config,release)
+
 selftests:
 	@scripts/guest-files.sh $(call config,debug) maptrace selftests > /dev/null
 
@@ -95,6 +98,7 @@ Targets
   make bench             what an operation costs, traced and not, in instructions
   make bench-check       compare that with the budgets and the committed figures
   make bench-save        make it the committed figures, in Documentation/
+  make bench-maptrace    what it costs the programs of a map that maptrace watches it
   make vm                a shell in the guest; CMD='...' runs one command there (make has
                          one status for any failure: for that of the command, run
                          MAP_TRACE_CMD='...' scripts/run-vm.sh release)
@@ -119,7 +123,8 @@ Variables
   CONFIG=     release or debug, in place of the target's own: debug for test,
               test-maptrace, test-mutants and selftests, else release; check, bench and series-*
               take none, and test takes release only with TESTS=
-  CPUS=       how many the guest of make vm has; without it, 2
+  CPUS=       how many the guest of make vm has, without it 2, and how many are busy in
+              make bench-maptrace, without it 4
   V=1         show what is being built
 
 The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.
@@ -130,4 +135,5 @@ help:
 	@echo "$$HELP"
 
 .PHONY: all module modules_install demo test test-maptrace test-mutants model model-long bench \
-	bench-check bench-save selftests vm maptrace check series-open series-save clean distclean help
+	bench-check bench-save bench-maptrace selftests vm maptrace check series-open series-save \
+	clean distclean help

@@ -4,9 +4,11 @@
 //!
 //! `maptrace_test all` runs all of them, `maptrace_test TEST...` those whose names begin so, and without
 //! arguments it runs one for each command, which is what an emulated guest has the time for. The maptrace that is tested is the one
-//! beside it, or `$MAPTRACE`. `maptrace_test load SECONDS THREADS` runs no test: it gives maptrace
-//! something to look at.
+//! beside it, or `$MAPTRACE`. Two commands run no test: `maptrace_test load SECONDS THREADS` gives
+//! maptrace something to look at, and `maptrace_test cost [THREADS]` measures what an update takes
+//! while it looks, with one CPU that does nothing else, or with as many that are busy.
 
+mod cost;
 mod load;
 mod subjects;
 mod tests;
@@ -19,16 +21,21 @@ use std::{
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, seconds, threads] = &*wanted {
-        if first == "load" {
-            return match load::run(seconds, threads) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(err) => {
-                    eprintln!("{err:?}");
-                    ExitCode::FAILURE
-                }
-            };
-        }
+    let words: Vec<_> = wanted.iter().map(String::as_str).collect();
+    let command = match *words {
+        ["load", seconds, threads] => Some(load::print(seconds, threads)),
+        ["cost"] => Some(cost::alone()),
+        ["cost", threads] => Some(threads.parse().map_err(Into::into).and_then(cost::busy)),
+        _ => None,
+    };
+    if let Some(result) = command {
+        return match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(err) => {
+                eprintln!("{err:?}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let tests: Vec<_> = tests::ALL
         .iter()

@@ -442,13 +442,19 @@ fn recheck_some_of(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, cpu: 
         ..Recheck::of_all(list, sync, map)
     };
 
+    let reason = if map.evicts() {
+        Reason::Eviction
+    } else {
+        Reason::Recheck
+    };
+
     // One that fails is put back, and not to be taken again.
     for _ in 0..sync.data().queue.waiting(cpu).min(KEYS_PER_OPERATION) {
         let Some(key) = sync.data().queue.take(cpu) else {
             return;
         };
 
-        match recheck.run_on_spot(key.as_ptr(), Reason::Eviction, 1) {
+        match recheck.run_on_spot(key.as_ptr(), reason, 1) {
             Outcome::Settled => drop(key),
             _ => {
                 key.put_back();

@@ -5,6 +5,8 @@
 # "N passed, N failed, N skipped".
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=host-results.sh
+source "$SCRIPTS/host-results.sh"
 
 config=${CONFIG:-debug}
 [[ $config == debug || -n ${TESTS:-} ]] ||
@@ -32,18 +34,6 @@ selected() {
 	done < "$output/tests.list"
 }
 
-# log_result NUMBER LOG: the result on a kernel's log.
-log_result() {
-	local reports
-	if reports=$("$SCRIPTS/scan-log" "$2") && [[ -s $2 ]]; then
-		echo "ok $1 - kernel log: no report"
-	else
-		[[ -s $2 ]] || reports="the log is empty"
-		printf '%s\n' "$reports" | sed 's/^/# | /'
-		echo "not ok $1 - kernel log: no report ($2)"
-	fi
-}
-
 # What the guest writes to its log before a report that is provoked, and after it
 PROVOKED_BEGIN="map_trace: begin provoked"
 PROVOKED_END="map_trace: end provoked"
@@ -60,23 +50,7 @@ guest_run() {
 		sed -n "/$PROVOKED_BEGIN/,/$PROVOKED_END/p" "$log" > "$provoked"
 		sed -i "/$PROVOKED_BEGIN/,/$PROVOKED_END/d" "$log"
 	fi
-	# What follows belongs to no binary: a plan of its own.
-	printf '# begin host\n1..2\n'
-	if [[ $status -eq 0 ]]; then
-		echo "ok 1 - guest: ended by itself"
-	else
-		echo "# status $status; the end of the console ($log):"
-		# It may end in the middle of a line.
-		tail -n 60 "$log" | sed 's/^/# | /'
-		echo
-		if [[ $status -eq 124 || $status -eq 137 ]]; then
-			echo "not ok 1 - guest: hangs, stopped after $GUEST_SECONDS s"
-		else
-			echo "not ok 1 - guest: died (status $status)"
-		fi
-	fi
-	log_result 2 "$log"
-	echo "# end host 0"
+	host_results "$status" "$log" "$GUEST_SECONDS"
 }
 
 # expect_failure NAME WHAT PATTERN...: reads TAP that has to fail a run. Each of the

@@ -11,10 +11,12 @@ KDIR ?=
 DESTDIR ?=
 TESTS ?=
 MUTANTS ?=
+MINUTES ?=
+SEED ?=
 CMD ?=
 CPUS ?=
 V ?= 0
-export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS MUTANTS CPUS V
+export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS MUTANTS MINUTES SEED CPUS V
 
 # Where a target has a kernel of its own, CONFIG= overrides.
 config = $(or $(CONFIG),$(1))
@@ -39,6 +41,9 @@ test-maptrace:
 
 test-mutants:
 	@CONFIG=$(call config,debug) scripts/test-mutants.sh
+
+soak:
+	@scripts/run-soak.sh $(call config,release)
 
 model:
 	@scripts/run-model.sh
@@ -93,6 +98,8 @@ Targets
                          TESTS=maptrace_test or TESTS=programs: one of both)
   make test-mutants      break one point after the other and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": some)
+  make soak              write to maps from everywhere at once for MINUTES=5, and compare
+                         them with their mirrors (CPUS=4, SEED=1 to do it again)
   make model             check the models of the algorithms and their mutants (model-long:
                          the settings that take long, and memory: MEMORY_MB=8000)
   make bench             what an operation costs, traced and not, in instructions
@@ -123,8 +130,8 @@ Variables
   CONFIG=     release or debug, in place of the target's own: debug for test,
               test-maptrace, test-mutants and selftests, else release; check, bench and series-*
               take none, and test takes release only with TESTS=
-  CPUS=       how many the guest of make vm has, without it 2, and how many are busy in
-              make bench-maptrace, without it 4
+  CPUS=       how many the guest of make vm has, without it 2, how many are busy in
+              make bench-maptrace, without it 4, or of make soak, without it 4
   V=1         show what is being built
 
 The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.
@@ -134,6 +141,6 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test test-maptrace test-mutants model model-long bench \
-	bench-check bench-save bench-maptrace selftests vm maptrace check series-open series-save \
-	clean distclean help
+.PHONY: all module modules_install demo test test-maptrace test-mutants soak model model-long \
+	bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
+	series-save clean distclean help

@@ -211,7 +211,7 @@ use_kernel() {
 	KERNEL_TOOLS=$KERNEL_BUILD/map_trace_tools
 }
 
-# use_guest_files release|debug [maptrace|selftests|demo]...: has the assignments of
+# use_guest_files release|debug [maptrace|selftests|demo|bench|soak]...: has the assignments of
 # guest-files.sh, and keeps the kernel.
 use_guest_files() {
 	local files

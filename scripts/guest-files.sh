@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# guest-files.sh release|debug [maptrace|selftests|demo]...: builds what a guest
+# guest-files.sh release|debug [maptrace|selftests|demo|bench|soak]...: builds what a guest
 # needs, the kernel first, and prints shell assignments that say where it is. The
 # selftests test maptrace where that comes before them.
 

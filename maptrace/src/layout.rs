@@ -16,6 +16,23 @@ const MAX_DEPTH: usize = 32;
 /// How many members a type has, with those of its members' types: unions in unions could have any number.
 const MAX_LEAVES: usize = 1 << 20;
 
+/// The structs that the kernel looks for in values.
+const SPECIAL: [&str; 10] = [
+    "bpf_spin_lock",
+    "bpf_res_spin_lock",
+    "bpf_timer",
+    "bpf_wq",
+    "bpf_task_work",
+    "bpf_list_head",
+    "bpf_list_node",
+    "bpf_rb_root",
+    "bpf_rb_node",
+    "bpf_refcount",
+];
+
+/// The tags of what pointers in values lead to, where the kernel counts references.
+const KPTR_TAGS: [&str; 4] = ["kptr", "kptr_untrusted", "percpu_kptr", "uptr"];
+
 /// A type, with what is needed to read and to write it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
@@ -48,6 +65,9 @@ pub enum Kind {
     },
     /// Of no type that is known here, or of none at all.
     Bytes,
+    /// What the kernel keeps for itself, as a lock, a timer or a pointer to an object: it is named
+    /// by its type. User space reads zeros, and cannot write it.
+    Special(String),
 }
 
 /// A member of a struct or a union. Those of unnamed ones are members of what they are in.
@@ -124,6 +144,7 @@ impl Layout {
             ),
             Kind::Array { element, count } => decode_array(element, *count, bytes),
             Kind::Bytes => Decoded::Bytes(bytes[..self.size.min(bytes.len())].to_vec()),
+            Kind::Special(_) => Decoded::Struct(Vec::new()),
             _ => match bytes.get(..self.size) {
                 Some(bytes) => self.decode_scalar(bytes),
                 None => Decoded::Cut,
@@ -184,6 +205,7 @@ impl Layout {
                     element.mark(&mut mask[i * element.size..(i + 1) * element.size]);
                 }
             }
+            Kind::Special(_) => {}
             _ => mask[..self.size].fill(0xff),
         }
     }
@@ -196,7 +218,7 @@ impl Layout {
             if let Some(digits) = text.strip_prefix("0x") {
                 if let Some(raw) = hex::decode(digits)
                     .ok()
-                    .filter(|raw| raw.len() == self.size)
+                    .filter(|raw| raw.len() == self.size && !self.has_special())
                 {
                     bytes[..self.size].copy_from_slice(&raw);
                     mask[..self.size].fill(0xff);
@@ -223,6 +245,7 @@ impl Layout {
             }
             Kind::Array { element, count } => encode_array(element, *count, json, bytes, mask),
             Kind::Bytes => bail!("{json} is not \"0x\" and {} digits", self.size * 2),
+            Kind::Special(name) => bail!("a {name} is the kernel's"),
             _ => {
                 let raw = self.encode_scalar(json)?;
                 bytes[..self.size].copy_from_slice(&raw);
@@ -295,7 +318,19 @@ impl Layout {
                 };
                 raw.ok_or_else(|| anyhow!("{json} is no address"))
             }
-            Kind::Struct(_) | Kind::Array { .. } | Kind::Bytes => unreachable!("no scalar"),
+            Kind::Struct(_) | Kind::Array { .. } | Kind::Bytes | Kind::Special(_) => {
+                unreachable!("no scalar")
+            }
+        }
+    }
+
+    /// Whether the kernel keeps some of it for itself.
+    pub fn has_special(&self) -> bool {
+        match &self.kind {
+            Kind::Special(_) => true,
+            Kind::Struct(members) => members.iter().any(|member| member.layout.has_special()),
+            Kind::Array { element, .. } => element.has_special(),
+            _ => false,
         }
     }
 
@@ -377,7 +412,8 @@ impl Member {
         }
     }
 
-    fn encode(&self, json: &Json, bytes: &mut [u8], mask: &mut [u8]) -> Result<()> {
+    /// As [`Layout::encode`], into the struct that it is a member of.
+    pub fn encode(&self, json: &Json, bytes: &mut [u8], mask: &mut [u8]) -> Result<()> {
         let at = self.bit_offset / 8;
         if self.bits == 0 {
             let end = at + self.layout.size;
@@ -443,6 +479,7 @@ fn has_padding(layout: &Layout) -> bool {
             mask.iter().any(|byte| *byte != 0xff)
         }
         Kind::Array { element, .. } => has_padding(element),
+        Kind::Special(_) => true,
         _ => false,
     }
 }
@@ -690,7 +727,7 @@ impl Reader<'_> {
                 (int.size(), kind)
             }
             Type::Float(float) => (float.size(), Kind::Float),
-            Type::Ptr(_) => (8, Kind::Pointer),
+            Type::Ptr(pointer) => (8, self.pointer(type_id(pointer)?)?),
             Type::Enum(list) => {
                 let signed = list.is_signed();
                 let mut names = Vec::new();
@@ -727,6 +764,12 @@ impl Reader<'_> {
                     return Ok(Layout {
                         size: list.size(),
                         kind: Kind::Address,
+                    });
+                }
+                if SPECIAL.contains(&&*name) {
+                    return Ok(Layout {
+                        size: list.size(),
+                        kind: Kind::Special(name),
                     });
                 }
                 let mut members = Vec::new();
@@ -769,6 +812,19 @@ impl Reader<'_> {
             other => bail!("a type that no key or value can have: {}", other.name()),
         };
         Ok(Layout { size, kind })
+    }
+
+    /// A pointer to the type `id`. Those to objects of the kernel have a tag.
+    fn pointer(&self, id: u32) -> Result<Kind> {
+        if id != 0 {
+            if let Type::TypeTag(tag) = self.btf.resolve_type_by_id(id)? {
+                let name = self.btf.resolve_name(&tag)?;
+                if KPTR_TAGS.contains(&&*name) {
+                    return Ok(Kind::Special(name));
+                }
+            }
+        }
+        Ok(Kind::Pointer)
     }
 
     fn member(

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`map`] | which maps are meant, what are they, what is in them? |
 //! | [`layout`] | what do the bytes of a key or a value mean? |
+//! | [`conversion`] | how does a key or a value become that of another map? |
 //! | [`kernel`] | what can this kernel do, and what is missing? |
 //! | [`tracer`] | what is changed? |
 //! | [`origin`] | by whom? |
@@ -17,6 +18,7 @@
 pub mod census;
 pub mod cli;
 pub mod commands;
+pub mod conversion;
 pub mod format;
 pub mod kernel;
 pub mod layout;

@@ -101,7 +101,9 @@ impl Writer {
                     id
                 }
             }
-            Kind::Address | Kind::Bytes => unreachable!("not among the shapes"),
+            Kind::Address | Kind::Bytes | Kind::Special(_) => {
+                unreachable!("not among the shapes")
+            }
         }
     }
 
@@ -352,6 +354,48 @@ fn kernel_types_look_as_people_write_them() {
     assert!(layout
         .encode(&json!("192.0.2"), &mut bytes, &mut mask)
         .is_err());
+}
+
+#[test]
+fn what_the_kernel_keeps_for_itself_is_no_data() {
+    let mut writer = Writer::new();
+    let number = writer.int("unsigned long long", 8, 0);
+    // SAFETY: the names are strings, and the types were added.
+    let id = unsafe {
+        let btf = writer.btf;
+        let timer = libbpf_sys::btf__add_struct(btf, c"bpf_timer".as_ptr(), 16);
+        let task = libbpf_sys::btf__add_struct(btf, c"task_struct".as_ptr(), 8);
+        let tagged = libbpf_sys::btf__add_type_tag(btf, c"kptr".as_ptr(), task);
+        let other = libbpf_sys::btf__add_type_tag(btf, c"user".as_ptr(), task);
+        let (tagged, other) = (
+            libbpf_sys::btf__add_ptr(btf, tagged),
+            libbpf_sys::btf__add_ptr(btf, other),
+        );
+        let id = libbpf_sys::btf__add_struct(btf, c"value".as_ptr(), 40);
+        for (name, ty, bit) in [
+            (c"count", number, 0),
+            (c"timer", timer, 64),
+            (c"task", tagged, 192),
+            (c"plain", other, 256),
+        ] {
+            let err = libbpf_sys::btf__add_field(btf, name.as_ptr(), ty, bit, 0);
+            assert_eq!(err, 0);
+        }
+        id
+    };
+    let btf = Btf::from_bytes(&writer.bytes()).unwrap();
+    let layout = Layout::from_btf(&btf, id as u32, 40).unwrap();
+    let mut mask = [0; 40];
+    layout.mark(&mut mask);
+    assert_eq!(mask[..8], [0xff; 8]);
+    assert_eq!(mask[8..32], [0; 24]);
+    assert_eq!(mask[32..], [0xff; 8]);
+    assert_eq!(
+        layout.decode(&[0; 40]).to_string(),
+        "{count: 0, timer: {}, task: {}, plain: 0x0000000000000000}"
+    );
+    let err = layout.encode(&json!({ "timer": {} }), &mut [0; 40], &mut mask);
+    assert!(err.unwrap_err().to_string().contains("bpf_timer"));
 }
 
 #[test]

@@ -6,5 +6,8 @@ use std::path::Path;
 
 fn main() {
     bpf_build::compile_bpf(&["tracer", "census"]);
+    // Tests compile some more.
+    let include = std::env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
+    println!("cargo:rustc-env=MAPTRACE_BPF_INCLUDE={include}");
     bpf_build::complete_libelf(Path::new("../selftests/static_libelf.c"));
 }

@@ -2,9 +2,13 @@
 
 //! The command line, from which the man page and the completions are made as well.
 
-use crate::tracer::Operation;
+use crate::{
+    conversion::{parse_map, parse_set, Field, Wishes},
+    tracer::Operation,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use serde_json::Value as Json;
 use std::{path::PathBuf, time::Duration};
 
 /// Watch and compare BPF maps that are in use
@@ -46,6 +50,11 @@ pub enum Command {
     Record(Record),
     /// Write a recording into a map
     Replay(Replay),
+    /// Move the elements of a map in use to a map of another layout
+    ///
+    /// With --check, nothing is moved, and the status is 0 if it could be, 1 if not, and 2 if
+    /// something is wrong.
+    Migrate(Migrate),
     /// Print what completes commands in a shell
     Completions { shell: Shell },
     /// Print the man page, or write one for each command into a directory
@@ -61,6 +70,8 @@ impl Command {
         match self {
             // 1 says that something differs.
             Command::Diff(_) => 2,
+            // 1 says that it could not be done.
+            Command::Migrate(args) if args.check => 2,
             _ => 1,
         }
     }
@@ -217,6 +228,75 @@ pub struct Replay {
     /// A recording that was cut off or that lacks changes, too
     #[arg(long)]
     pub partial: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// The map that is in use
+    pub old: String,
+    /// The one that takes its place, and is empty
+    pub new: String,
+
+    /// Only say what becomes of each field, what would be lost, and what NEW takes; a map can be
+    /// FILE.bpf.o:MAP, too, of an object that is not loaded
+    #[arg(long, required = true)]
+    pub check: bool,
+
+    #[command(flatten)]
+    pub fields: Fields,
+
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What becomes of fields: those of keys are key.FIELD, those of values value.FIELD or FIELD.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Fields (key.FIELD, value.FIELD or FIELD, of the value)")]
+pub struct Fields {
+    /// This field of OLD is that one of NEW
+    #[arg(long, value_name = "OLD=NEW", value_parser = map_of)]
+    pub map: Vec<(Field, Field)>,
+
+    /// What a field is that only NEW has, and that is zero else
+    #[arg(long, value_name = "FIELD=VALUE", value_parser = set_of)]
+    pub set: Vec<(Field, Json)>,
+
+    /// A field may be smaller in NEW: each value is checked, and what does not fit is not moved
+    #[arg(long, value_name = "FIELD", value_parser = field)]
+    pub narrow: Vec<Field>,
+
+    /// A field of OLD may be lost
+    #[arg(long, value_name = "FIELD", value_parser = field)]
+    pub drop: Vec<Field>,
+
+    /// Take the bytes of a field as they are, whatever its types say
+    #[arg(long, value_name = "FIELD", value_parser = field)]
+    pub bytes: Vec<Field>,
+}
+
+impl Fields {
+    pub fn wishes(&self) -> Wishes {
+        Wishes {
+            set: self.set.clone(),
+            map: self.map.clone(),
+            narrow: self.narrow.clone(),
+            drop: self.drop.clone(),
+            bytes: self.bytes.clone(),
+        }
+    }
+}
+
+fn field(text: &str) -> Result<Field, String> {
+    text.parse().map_err(|err| format!("{err:#}"))
+}
+
+fn map_of(text: &str) -> Result<(Field, Field), String> {
+    parse_map(text).map_err(|err| format!("{err:#}"))
+}
+
+fn set_of(text: &str) -> Result<(Field, Json), String> {
+    parse_set(text).map_err(|err| format!("{err:#}"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -143,6 +143,21 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// In a word, for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Fate::Copied => "copied",
+            Fate::Widened => "widened",
+            Fate::Narrowed => "narrowed",
+            Fate::Zero => "zero",
+            Fate::Set(_) => "set",
+            Fate::Dropped => "lost",
+            Fate::MustBeZero => "must_be_zero",
+            Fate::Special => "special",
+            Fate::Refused(_) => "refused",
+        }
+    }
+
     /// Whether something goes away that was there.
     pub fn loses(&self) -> bool {
         matches!(self, Fate::Dropped)

@@ -7,6 +7,7 @@
 //! | [`map`] | which maps are meant, what are they, what is in them? |
 //! | [`layout`] | what do the bytes of a key or a value mean? |
 //! | [`conversion`] | how does a key or a value become that of another map? |
+//! | [`plan`] | can the elements of one map move to another one? |
 //! | [`kernel`] | what can this kernel do, and what is missing? |
 //! | [`tracer`] | what is changed? |
 //! | [`origin`] | by whom? |
@@ -26,4 +27,5 @@ pub mod map;
 pub mod object;
 pub mod origin;
 pub mod output;
+pub mod plan;
 pub mod tracer;

@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const COMMANDS: [&str; 5] = ["list", "watch", "diff", "record", "replay"];
+const COMMANDS: [&str; 6] = ["list", "watch", "diff", "record", "replay", "migrate"];
 
 #[test]
 fn each_command_has_a_man_page() {

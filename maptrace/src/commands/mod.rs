@@ -4,6 +4,7 @@
 
 mod diff;
 mod list;
+mod migrate;
 mod record;
 mod replay;
 mod watch;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Diff(args) => diff::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "maptrace", &mut script);

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What it takes to move the elements of one map to another one, and what stands against it.
+
+use crate::{
+    conversion::{Conversion, Part, Row, Wishes},
+    layout::{Kind, Layout},
+    map::Map,
+    object,
+};
+use anyhow::{ensure, Context, Result};
+use btf_rs::Btf;
+use libbpf_rs::{
+    libbpf_sys::{
+        self, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH,
+        BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
+    },
+    AsRawLibbpf,
+};
+use std::{
+    ffi::{CStr, CString},
+    fs,
+    os::fd::AsRawFd,
+    path::Path,
+};
+
+/// `struct htab_elem` and `struct bucket` of the kernel
+const HASH_ELEMENT: u64 = 48;
+const HASH_BUCKET: u64 = 16;
+
+/// What has to be known of a map, whether it exists or is to be made of an object.
+#[derive(Debug)]
+pub struct Side {
+    pub label: String,
+    pub map_type: u32,
+    pub type_name: String,
+    pub key: Layout,
+    pub value: Layout,
+    pub max_entries: u32,
+    pub flags: u32,
+    pub frozen: bool,
+    /// What the kernel says that it takes now; 0 where it does not exist.
+    memory: u64,
+    /// Why its types are not known.
+    pub problem: Option<String>,
+}
+
+impl Side {
+    /// A map that exists.
+    pub fn of_map(map: &Map) -> Self {
+        let (key, value, problem) = map.layouts();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd.as_raw_fd()));
+        let info = info.unwrap_or_default();
+        let field = |name: &str| -> u64 {
+            info.lines()
+                .find_map(|line| {
+                    line.strip_prefix(name)?
+                        .strip_prefix(':')?
+                        .trim()
+                        .parse()
+                        .ok()
+                })
+                .unwrap_or(0)
+        };
+        Self {
+            label: map.label(),
+            map_type: map.map_type,
+            type_name: map.type_name.clone(),
+            key,
+            value,
+            max_entries: map.max_entries,
+            flags: map.flags,
+            frozen: field("frozen") != 0,
+            memory: field("memlock"),
+            problem,
+        }
+    }
+
+    /// `FILE:MAP`, a map of an object that is not loaded. `None` if there is no such file.
+    pub fn of_object(text: &str) -> Result<Option<Self>> {
+        let Some((path, name)) = text.rsplit_once(':') else {
+            return Ok(None);
+        };
+        if !Path::new(path).is_file() {
+            return Ok(None);
+        }
+        let bytes = fs::read(path).with_context(|| path.to_owned())?;
+        let open = object::open(&bytes).with_context(|| path.to_owned())?;
+        let c_name = CString::new(name)?;
+        let object = open.as_libbpf_object().as_ptr();
+        // SAFETY: the object is open until the end of this function, and so are its maps and its
+        // BTF; names are strings.
+        unsafe {
+            let map = libbpf_sys::bpf_object__find_map_by_name(object, c_name.as_ptr());
+            ensure!(!map.is_null(), "{path}: there is no map {name:?} in it");
+            let map_type = libbpf_sys::bpf_map__type(map);
+            let type_name = libbpf_sys::libbpf_bpf_map_type_str(map_type);
+            let btf = libbpf_sys::bpf_object__btf(object);
+            let btf = match btf.is_null() {
+                true => None,
+                false => {
+                    let mut size = 0;
+                    let data = libbpf_sys::btf__raw_data(btf, &mut size);
+                    ensure!(!data.is_null(), "{path}: its BTF cannot be read");
+                    let bytes = std::slice::from_raw_parts(data.cast::<u8>(), size as usize);
+                    Some(Btf::from_bytes(bytes)?)
+                }
+            };
+            let mut problem = None;
+            let mut layout = |what: &str, id: u32, size: u32| match (&btf, id) {
+                (Some(btf), 1..) => {
+                    let layout = Layout::from_btf(btf, id, size as usize);
+                    layout.unwrap_or_else(|err| {
+                        problem.get_or_insert(format!("{text}: the type of its {what}: {err:#}"));
+                        Layout::bytes(size as usize)
+                    })
+                }
+                _ => Layout::bytes(size as usize),
+            };
+            let key = layout(
+                "keys",
+                libbpf_sys::bpf_map__btf_key_type_id(map),
+                libbpf_sys::bpf_map__key_size(map),
+            );
+            let value = layout(
+                "values",
+                libbpf_sys::bpf_map__btf_value_type_id(map),
+                libbpf_sys::bpf_map__value_size(map),
+            );
+            Ok(Some(Self {
+                label: text.to_owned(),
+                map_type,
+                type_name: match type_name.is_null() {
+                    true => format!("type {map_type}"),
+                    false => CStr::from_ptr(type_name).to_string_lossy().into_owned(),
+                },
+                key,
+                value,
+                max_entries: libbpf_sys::bpf_map__max_entries(map),
+                flags: libbpf_sys::bpf_map__map_flags(map),
+                frozen: false,
+                memory: 0,
+                problem,
+            }))
+        }
+    }
+
+    fn is_array(&self) -> bool {
+        matches!(
+            self.map_type,
+            BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_PERCPU_ARRAY
+        )
+    }
+
+    /// About what it takes when it is full.
+    pub fn memory_when_full(&self) -> u64 {
+        let entries = u64::from(self.max_entries);
+        let value = (self.value.size as u64).next_multiple_of(8);
+        if self.is_array() {
+            return self.memory.max(entries * value);
+        }
+        let element = HASH_ELEMENT + (self.key.size as u64).next_multiple_of(8) + value;
+        let full = entries * element + entries.next_power_of_two() * HASH_BUCKET;
+        match self.flags & BPF_F_NO_PREALLOC {
+            // It has all of it already.
+            0 => self.memory.max(full),
+            _ => full,
+        }
+    }
+}
+
+/// How the elements of one map become those of another one.
+pub struct Plan {
+    pub key: Conversion,
+    pub value: Conversion,
+    /// Why it cannot be done: each a line.
+    pub problems: Vec<String>,
+    /// What is to be known all the same.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    pub fn new(old: &Side, new: &Side, wishes: &Wishes) -> Self {
+        let key = Conversion::new(Part::Key, &old.key, &new.key, wishes);
+        let value = Conversion::new(Part::Value, &old.value, &new.value, wishes);
+        let mut problems = map_problems(old, new);
+        problems.extend(key.problems());
+        problems.extend(value.problems());
+        let mut notes: Vec<_> = [old, new]
+            .into_iter()
+            .filter_map(|side| side.problem.clone())
+            .collect();
+        if new.max_entries < old.max_entries {
+            notes.push(format!(
+                "{} has room for {} entries, {} for {}: what does not fit is not migrated",
+                old.label, old.max_entries, new.label, new.max_entries
+            ));
+        }
+        if new.map_type == BPF_MAP_TYPE_LRU_HASH {
+            notes.push(format!(
+                "{} is an lru_hash: when it gets full it makes room by itself, and lacks entries",
+                new.label
+            ));
+        }
+        if new.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+            notes.push(format!(
+                "{} has a value for each CPU: what is migrated is that of CPU 0",
+                new.label
+            ));
+        }
+        Self {
+            key,
+            value,
+            problems,
+            notes,
+        }
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.key.rows.iter().chain(&self.value.rows)
+    }
+}
+
+/// A lock under which nobody has tried to copy a value.
+fn has_resilient_lock(layout: &Layout) -> bool {
+    match &layout.kind {
+        Kind::Special(name) => name == "bpf_res_spin_lock",
+        Kind::Struct(members) => members
+            .iter()
+            .any(|member| has_resilient_lock(&member.layout)),
+        Kind::Array { element, .. } => has_resilient_lock(element),
+        _ => false,
+    }
+}
+
+/// What stands against it whatever the layouts are.
+fn map_problems(old: &Side, new: &Side) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut refuse = |side: &Side, why: &str| problems.push(format!("{}: {why}", side.label));
+    if !matches!(
+        old.map_type,
+        BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH | BPF_MAP_TYPE_ARRAY
+    ) {
+        let why = format!(
+            "a map of type {} cannot be followed: hash, lru_hash and array can",
+            old.type_name
+        );
+        refuse(old, &why);
+    }
+    if !matches!(
+        new.map_type,
+        BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH | BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_PERCPU_ARRAY
+    ) {
+        let why = format!(
+            "a map of type {} cannot be the new one: hash, lru_hash, array and percpu_array can",
+            new.type_name
+        );
+        refuse(new, &why);
+    }
+    if new.is_array() && !old.is_array() {
+        refuse(
+            new,
+            "the elements of an array cannot be deleted, and those of the old map can",
+        );
+    }
+    if new.is_array() && old.is_array() && new.max_entries < old.max_entries {
+        let why = format!(
+            "{} elements, and the old map has {}",
+            new.max_entries, old.max_entries
+        );
+        refuse(new, &why);
+    }
+    if has_resilient_lock(&old.value) {
+        refuse(
+            old,
+            "its values have a bpf_res_spin_lock, and cannot be followed",
+        );
+    }
+    if new.flags & BPF_F_RDONLY_PROG != 0 {
+        refuse(new, "programs may not write it (BPF_F_RDONLY_PROG)");
+    }
+    if new.frozen {
+        refuse(
+            new,
+            "it is frozen: nobody may write it from user space any more",
+        );
+    }
+    problems
+}

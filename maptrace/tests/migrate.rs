@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `maptrace migrate --check`, of objects that are not loaded.
+
+use assert_cmd::Command;
+use serde_json::{json, Value as Json};
+use std::{path::Path, process::Output};
+
+/// Compiles the maps. Returns the object.
+fn object(directory: &Path) -> String {
+    let path = directory.join("layouts.bpf.o");
+    let clang = std::env::var_os("CLANG").unwrap_or_else(|| "clang".into());
+    let status = std::process::Command::new(clang)
+        .args([
+            "-target",
+            "bpf",
+            "-O2",
+            "-g",
+            "-I",
+            env!("MAPTRACE_BPF_INCLUDE"),
+        ])
+        .args(["-idirafter", "/usr/include/x86_64-linux-gnu"])
+        .args(["-c", "tests/bpf/layouts.bpf.c", "-o"])
+        .arg(&path)
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+    path.to_str().unwrap().to_owned()
+}
+
+fn check(old: &str, new: &str, more: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let object = object(directory.path());
+    Command::cargo_bin("maptrace")
+        .unwrap()
+        .args(["migrate", "--check"])
+        .args([format!("{object}:{old}"), format!("{object}:{new}")])
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_table_says_what_becomes_of_each_field() {
+    let output = check(
+        "old",
+        "new",
+        &["--map", "bytes=octets", "--set", "version=2"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let words: Vec<Vec<String>> = text(&output.stdout)
+        .lines()
+        .map(|line| line.split_ascii_whitespace().map(str::to_owned).collect())
+        .collect();
+    let expected = [
+        "OLD TYPE NEW TYPE WHAT",
+        "key struct of 8 key struct of 8 copied",
+        "value.packets u32 value.packets u64 widened",
+        "value.bytes u32 value.octets u64 widened",
+        "- value.version u32 new: 2",
+        "value.timer bpf_timer value.timer bpf_timer not copied: it is the kernel's",
+    ]
+    .map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    assert_eq!(words, expected);
+    let said = text(&output.stderr);
+    assert!(said.contains("room for 1000 entries"), "{said}");
+    assert!(
+        said.contains("it can be migrated, and nothing is lost"),
+        "{said}"
+    );
+    // 500 elements of 48, 8 and 40 bytes, and 512 buckets of 16.
+    assert!(
+        said.contains("takes about 54.9 KiB when it is full"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_cannot_be_derived_is_a_list() {
+    let output = check("old", "new", &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("value.bytes: not in the new map"), "{said}");
+    assert!(said.contains("it cannot be migrated: 1 reasons"), "{said}");
+
+    let output = check("old", "new", &["--drop", "bytes"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("1 fields are lost"),
+        "{output:?}"
+    );
+
+    let output = check("old", "read_only", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    for why in ["BPF_F_RDONLY_PROG", "key: struct of 8 does not become be32"] {
+        assert!(said.contains(why), "{said}");
+    }
+    for (old, new, why) in [
+        ("trie", "old", "lpm_trie cannot be followed"),
+        ("old", "trie", "lpm_trie cannot be the new one"),
+    ] {
+        let output = check(old, new, &[]);
+        assert!(text(&output.stderr).contains(why), "{output:?}");
+    }
+}
+
+#[test]
+fn programs_can_read_it_too() {
+    let output = check("old", "new", &["--drop", "value.bytes", "--json"]);
+    let json: Json = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["problems"], json!([]));
+    assert_eq!(json["memory"], 500 * 96 + 512 * 16);
+    let lost: Vec<_> = json["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|field| field["what"] == "lost")
+        .map(|field| field["old"]["field"].clone())
+        .collect();
+    assert_eq!(lost, ["value.bytes"]);
+}
+
+#[test]
+fn trouble_is_not_a_refusal() {
+    let output = check("old", "nothing", &[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("there is no map \"nothing\" in it"));
+    let output = check("old", "new", &["--set", "version"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}

@@ -11,6 +11,7 @@ use std::{
     io,
     mem::{size_of, zeroed},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
 /// The numbers that this kernel has for what it calls by name.
@@ -21,6 +22,7 @@ pub struct Kernel {
     reasons: BTreeMap<u32, String>,
     attach_type: Option<u32>,
     link_type: Option<u32>,
+    flush: Option<u32>,
 }
 
 /// Its `struct bpf_link_info`, for links of map tracers.
@@ -36,6 +38,11 @@ pub struct TraceLinkInfo {
     pub cookie: u64,
     pub missed: u64,
     pub failed: u64,
+    /// Of those of states only: elements that were there before it, keys that the last round
+    /// could not settle, and keys that are not told any more.
+    pub replayed: u64,
+    pub pending: u64,
+    pub lost: u64,
 }
 
 /// What `BPF_LINK_CREATE` is given beside the program.
@@ -44,6 +51,17 @@ struct TraceTarget {
     map_fd: u32,
     trace_type: u32,
     cookie: u64,
+}
+
+/// The arguments of `BPF_LINK_FLUSH`
+#[repr(C)]
+struct LinkFlush {
+    link_fd: u32,
+    flags: u32,
+    keys: u64,
+    count: u32,
+    timeout_ms: u32,
+    left: u64,
 }
 
 /// The arguments of `BPF_LINK_CREATE`
@@ -73,6 +91,7 @@ impl Kernel {
             reasons: BTreeMap::new(),
             attach_type: None,
             link_type: None,
+            flush: None,
             btf,
         };
         kernel.map_types = kernel.names("bpf_map_type", "BPF_MAP_TYPE_");
@@ -86,6 +105,7 @@ impl Kernel {
         };
         kernel.attach_type = number(kernel.names("bpf_attach_type", ""), "BPF_TRACE_MAP");
         kernel.link_type = number(kernel.names("bpf_link_type", ""), "BPF_LINK_TYPE_MAP_TRACE");
+        kernel.flush = number(kernel.names("bpf_cmd", ""), "BPF_LINK_FLUSH");
         Ok(kernel)
     }
 
@@ -214,6 +234,38 @@ impl Kernel {
         }
         // SAFETY: nobody else has this descriptor.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
+    /// Has a tracer of states told all that was written before. Returns for how many keys it could
+    /// not follow, and will be told again.
+    pub fn flush(&self, link: BorrowedFd<'_>, timeout: Duration) -> io::Result<u64> {
+        let mut flush = LinkFlush {
+            link_fd: link.as_raw_fd() as u32,
+            flags: 0,
+            keys: 0,
+            count: 0,
+            // 0 is forever.
+            timeout_ms: u32::try_from(timeout.as_millis())
+                .unwrap_or(u32::MAX)
+                .max(1),
+            left: 0,
+        };
+        // SAFETY: `flush` is as long as it says, and has no pointer.
+        let err = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                self.flush.unwrap_or(u32::MAX),
+                &raw mut flush,
+                size_of::<LinkFlush>(),
+            )
+        };
+        match err {
+            0 => Ok(0),
+            _ => match io::Error::last_os_error() {
+                err if err.raw_os_error() == Some(libc::EAGAIN) => Ok(flush.left.max(1)),
+                err => Err(err),
+            },
+        }
     }
 }
 

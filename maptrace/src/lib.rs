@@ -8,6 +8,7 @@
 //! | [`layout`] | what do the bytes of a key or a value mean? |
 //! | [`conversion`] | how does a key or a value become that of another map? |
 //! | [`plan`] | can the elements of one map move to another one? |
+//! | [`migration`] | how does one map follow another one? |
 //! | [`kernel`] | what can this kernel do, and what is missing? |
 //! | [`tracer`] | what is changed? |
 //! | [`origin`] | by whom? |
@@ -24,6 +25,7 @@ pub mod format;
 pub mod kernel;
 pub mod layout;
 pub mod map;
+pub mod migration;
 pub mod object;
 pub mod origin;
 pub mod output;

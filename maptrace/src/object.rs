@@ -2,10 +2,13 @@
 
 //! The BPF objects that are part of this program.
 
-use anyhow::{Context, Result};
+use crate::kernel::Kernel;
+use anyhow::{ensure, Context, Result};
 use libbpf_rs::{
-    Map, MapCore, Object, ObjectBuilder, OpenMapMut, OpenObject, OpenProgramMut, ProgramMut,
+    AsRawLibbpf, Map, MapCore, Object, ObjectBuilder, OpenMapMut, OpenObject, OpenProgramMut,
+    ProgramMut, ProgramType,
 };
+use std::{io, ptr};
 
 /// Aligned as the headers in it want it.
 #[repr(align(8))]
@@ -58,4 +61,34 @@ pub fn map<'a>(object: &'a Object, name: &str) -> Result<Map<'a>> {
         .maps()
         .find(|map| map.name().to_string_lossy().ends_with(name))
         .with_context(|| format!("no map {name}"))
+}
+
+/// Makes a program a tracer of maps, which the libbpf of a distribution does not know by the
+/// section.
+pub fn make_tracer(prog: &mut OpenProgramMut<'_>, kernel: &Kernel, target: &str) -> Result<()> {
+    prog.set_prog_type(ProgramType::Tracing);
+    // SAFETY: the program is open, and not loaded.
+    let err = unsafe {
+        libbpf_sys::bpf_program__set_expected_attach_type(
+            prog.as_libbpf_object().as_ptr(),
+            kernel.attach_type()?,
+        )
+    };
+    ensure!(
+        err == 0,
+        "the attach type: {}",
+        io::Error::from_raw_os_error(-err)
+    );
+    prog.set_attach_target(0, Some(target.to_owned()))?;
+    Ok(())
+}
+
+/// What a program reads.
+///
+/// # Safety
+///
+/// `T` has no padding.
+pub unsafe fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: it is as long as that, and has no padding.
+    unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast(), size_of::<T>()) }
 }

@@ -11,10 +11,7 @@ use crate::{
     object::{self, embedded},
 };
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use libbpf_rs::{
-    AsRawLibbpf, Link, MapCore, MapFlags, Object, OpenProgramMut, ProgramType, RingBuffer,
-    RingBufferBuilder,
-};
+use libbpf_rs::{Link, MapCore, MapFlags, Object, RingBuffer, RingBufferBuilder};
 use std::{
     cell::RefCell,
     collections::VecDeque,
@@ -421,7 +418,9 @@ fn attach_one(
         None => events.set_max_entries(ring_size as u32)?,
     }
     let config = config(index, map, kernel, options)?;
-    object::open_map(&mut open, ".rodata")?.set_initial_value(bytes_of(&config))?;
+    // SAFETY: it is numbers, with no padding between.
+    let bytes = unsafe { object::bytes_of(&config) };
+    object::open_map(&mut open, ".rodata")?.set_initial_value(bytes)?;
 
     let mut loaded = Vec::new();
     for operation in [Operation::Update, Operation::Delete] {
@@ -430,7 +429,7 @@ fn attach_one(
         let mut prog = object::open_program(&mut open, operation.program())?;
         prog.set_autoload(wanted);
         if wanted {
-            prepare(&mut prog, kernel, operation)?;
+            object::make_tracer(&mut prog, kernel, operation.target())?;
             loaded.push(operation);
         }
     }
@@ -525,32 +524,8 @@ fn config(index: usize, map: &Map, kernel: &Kernel, options: &Options) -> Result
     Ok(config)
 }
 
-fn bytes_of(config: &Config) -> &[u8] {
-    // SAFETY: it is numbers, with no padding between.
-    unsafe { std::slice::from_raw_parts(ptr::from_ref(config).cast(), size_of::<Config>()) }
-}
-
 fn describe(map: &Map) -> String {
     format!("{} ({})", map.label(), map.type_name)
-}
-
-/// What the libbpf of a distribution does not know by the section.
-fn prepare(prog: &mut OpenProgramMut<'_>, kernel: &Kernel, operation: Operation) -> Result<()> {
-    prog.set_prog_type(ProgramType::Tracing);
-    // SAFETY: the program is open, and not loaded.
-    let err = unsafe {
-        libbpf_sys::bpf_program__set_expected_attach_type(
-            prog.as_libbpf_object().as_ptr(),
-            kernel.attach_type()?,
-        )
-    };
-    ensure!(
-        err == 0,
-        "the attach type: {}",
-        io::Error::from_raw_os_error(-err)
-    );
-    prog.set_attach_target(0, Some(operation.target().to_owned()))?;
-    Ok(())
 }
 
 /// Programs for what fails, one for each function that a map can fail in.

@@ -52,4 +52,14 @@ struct bpf_map_trace_ctx__delete_elem {
 	__u64 reason;
 };
 
+struct bpf_map_trace_ctx__sync_elem {
+	void *key;
+	void *value;
+	struct bpf_map *map;
+	__u64 cpu;
+	__u64 reason;
+};
+
+#define MAP_TRACE_REASON_FLUSH 4
+
 #endif

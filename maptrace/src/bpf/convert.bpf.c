@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The tracer that "maptrace migrate" attaches to a map: it keeps another map what the
+ * layout of that makes of this one. What is done to keys and values is a table of steps,
+ * which conversion.rs derives and puts into .rodata before this is loaded: the verifier
+ * goes through them, one by one, and sees how far each of them reaches.
+ */
+#include "types.h"
+
+#include <linux/errno.h>
+
+/* conversion.rs has the same */
+#define MAX_STEPS 1024
+
+enum operation {
+	COPY,
+	NUMBER,
+};
+
+#define FROM_SIGNED 1
+#define FROM_BIG 2
+#define TO_SIGNED 4
+#define TO_BIG 8
+
+struct step {
+	__u32 from;
+	__u32 to;
+	__u32 size;
+	__u8 operation;
+	__u8 flags;
+	__u8 from_shift;
+	__u8 from_bits;
+	__u8 to_shift;
+	__u8 to_bits;
+	__u8 to_size;
+	__u8 pad;
+};
+
+/* A task, a softirq, a hardirq and an NMI can each be in the tracer, on each CPU. */
+#define LEVELS 4
+
+/* migration.rs has the same, and fills it in before it loads the program */
+const volatile struct config {
+	__u32 old_key_size;
+	__u32 old_value_size;
+	__u32 new_key_size;
+	__u32 new_value_size;
+	/* Where the new key is in the scratch memory, behind the new value */
+	__u32 key_offset;
+	__u32 key_steps;
+	__u32 value_steps;
+	/* The new one is the same bytes: nothing is copied */
+	__u32 same_key;
+	__u32 same_value;
+	/* The new map has a value for each CPU: the first one's is written */
+	__u32 is_percpu;
+	struct step steps[2][MAX_STEPS];
+} config = {};
+
+/*
+ * The new program has begun to write the new map: what the old one holds is not news any
+ * more, only what is done to it.
+ */
+__u32 handed_over;
+
+/* migration.rs has the same */
+struct cpu_state {
+	__u64 level;
+	__u64 updates;
+	__u64 deletes;
+	/* What did not fit into a field */
+	__u64 cut;
+	/* and into the map */
+	__u64 full;
+	__u64 failed;
+	__s64 error;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cpu_state);
+} cpus SEC(".maps");
+
+/*
+ * A value and a key for each level of each CPU, with their new and constant parts: maps
+ * with a value for each CPU have none that is larger than 32 KiB.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LEVELS);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
+} scratch SEC(".maps");
+
+/* What a new value and a new key are before the steps are done */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u64));
+} template SEC(".maps");
+
+/* The new map takes its place. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} new_map SEC(".maps");
+
+#define COUNT(counter) __sync_fetch_and_add(&(counter), 1)
+
+static __always_inline __u64 low(__u64 number, __u32 bits)
+{
+	return bits < 64 ? number & ((1ULL << bits) - 1) : number;
+}
+
+static __always_inline __u64 sign_extend(__u64 number, __u32 bits)
+{
+	__u32 shift = 64 - bits;
+
+	return bits && bits < 64 ? (__u64)((__s64)(number << shift) >> shift) : number;
+}
+
+/* Step::apply() in conversion.rs does the same. */
+static __always_inline int move_number(const volatile struct step *step, const __u8 *from,
+				       __u8 *to)
+{
+	__u32 size = step->size, to_size = step->to_size, flags = step->flags, i, at;
+	__u64 number = 0, kept, back;
+
+	for (i = 0; i < 8; i++) {
+		if (i >= size)
+			break;
+		at = flags & FROM_BIG ? size - 1 - i : i;
+		number |= (__u64)from[i] << (8 * at);
+	}
+	number = low(number >> step->from_shift, step->from_bits);
+	if (flags & FROM_SIGNED)
+		number = sign_extend(number, step->from_bits);
+	kept = low(number, step->to_bits);
+	back = flags & TO_SIGNED ? sign_extend(kept, step->to_bits) : kept;
+	if (back != number)
+		return -ERANGE;
+	if (!(flags & FROM_SIGNED) != !(flags & TO_SIGNED) && (__s64)number < 0)
+		return -ERANGE;
+	kept <<= step->to_shift;
+	for (i = 0; i < 8; i++) {
+		if (i >= to_size)
+			break;
+		at = flags & TO_BIG ? to_size - 1 - i : i;
+		to[i] |= kept >> (8 * at);
+	}
+	return 0;
+}
+
+static __always_inline int convert(const volatile struct step *steps, __u32 count,
+				   const __u8 *from, __u8 *to)
+{
+	const volatile struct step *step;
+	__u32 i;
+	int err;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < MAX_STEPS; i++) {
+		if (i >= count)
+			break;
+		step = &steps[i];
+		if (step->operation == COPY)
+			err = bpf_probe_read_kernel(to + step->to, step->size, from + step->from);
+		else
+			err = move_number(step, from + step->from, to + step->to);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Why the tracer could not follow. Returns 1, so that it is told again. */
+static __always_inline int could_not_follow(struct cpu_state *cpu, long err)
+{
+	if (err == -ERANGE) {
+		COUNT(cpu->cut);
+	} else if (err == -E2BIG) {
+		COUNT(cpu->full);
+	} else {
+		COUNT(cpu->failed);
+		cpu->error = err;
+	}
+	return 1;
+}
+
+static __always_inline int take_out(struct cpu_state *cpu, void *key)
+{
+	long err = bpf_map_delete_elem(&new_map, key);
+
+	if (!err)
+		COUNT(cpu->deletes);
+	else if (err != -ENOENT)
+		return could_not_follow(cpu, err);
+	return 0;
+}
+
+static __always_inline int put(struct cpu_state *cpu, void *key, void *value)
+{
+	void *slot;
+	long err;
+
+	if (config.is_percpu) {
+		/* An update would write the value of this CPU, whichever that is. */
+		slot = bpf_map_lookup_percpu_elem(&new_map, key, 0);
+		err = slot ? bpf_probe_read_kernel(slot, config.new_value_size, value) : -E2BIG;
+	} else {
+		err = bpf_map_update_elem(&new_map, key, value, BPF_ANY);
+	}
+	if (err)
+		return could_not_follow(cpu, err);
+	COUNT(cpu->updates);
+	return 0;
+}
+
+static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct cpu_state *cpu,
+				__u32 level)
+{
+	/* Loaded once: the verifier has to know that it was looked at. */
+	const __u8 *key = ctx->key, *value = ctx->value;
+	__u32 index = bpf_get_smp_processor_id() * LEVELS + level, zero = 0;
+	void *new_key = (void *)key, *new_value = (void *)value;
+	__u8 *room = NULL;
+	int err;
+
+	/* The kernel refuses to attach it to a map that has less. */
+	if (config.old_key_size)
+		(void)*(const volatile __u8 *)(key + config.old_key_size - 1);
+	if (value && config.old_value_size)
+		(void)*(const volatile __u8 *)(value + config.old_value_size - 1);
+
+	if (!config.same_key || !config.same_value) {
+		void *constant = bpf_map_lookup_elem(&template, &zero);
+
+		room = bpf_map_lookup_elem(&scratch, &index);
+		if (!room || !constant)
+			return could_not_follow(cpu, -ENOMEM);
+		err = bpf_probe_read_kernel(room, config.key_offset + config.new_key_size, constant);
+		if (err)
+			return could_not_follow(cpu, err);
+	}
+	if (!config.same_key) {
+		if (!room)
+			return 1;
+		err = convert(config.steps[0], config.key_steps, key, room + config.key_offset);
+		/* What was never put there need not be taken out. */
+		if (err == -ERANGE && !value)
+			return 0;
+		if (err)
+			return could_not_follow(cpu, err);
+		new_key = room + config.key_offset;
+	}
+	if (!value)
+		return take_out(cpu, new_key);
+	if (!config.same_value) {
+		if (!room)
+			return 1;
+		err = convert(config.steps[1], config.value_steps, value, room);
+		if (err)
+			return could_not_follow(cpu, err);
+		new_value = room;
+	}
+	return put(cpu, new_key, new_value);
+}
+
+SEC("map_trace/sync")
+int convert_state(struct bpf_map_trace_ctx__sync_elem *ctx)
+{
+	__u32 zero = 0;
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	volatile __u64 *level;
+	__u64 this_level;
+	int result;
+
+	if (!cpu)
+		return 1;
+	if (*(volatile __u32 *)&handed_over && ctx->reason == MAP_TRACE_REASON_FLUSH)
+		return 0;
+	/* Whatever interrupts this leaves it as it was. */
+	level = &cpu->level;
+	this_level = *level;
+	if (this_level >= LEVELS)
+		return could_not_follow(cpu, -EBUSY);
+	*level = this_level + 1;
+	result = tell(ctx, cpu, this_level);
+	*level = this_level;
+	return result;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -239,15 +239,70 @@ pub struct Migrate {
 
     /// Only say what becomes of each field, what would be lost, and what NEW takes; a map can be
     /// FILE.bpf.o:MAP, too, of an object that is not loaded
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub check: bool,
 
     #[command(flatten)]
     pub fields: Fields,
 
+    #[command(flatten)]
+    pub switch: Switch,
+
+    /// End when all is in NEW, and compared; without this, NEW follows OLD until a signal comes
+    #[arg(long, conflicts_with = "check")]
+    pub wait: bool,
+
+    /// Delete what is in NEW before
+    #[arg(long, conflicts_with = "check")]
+    pub clear: bool,
+
+    /// Switch though some entries do not fit into NEW: they are listed
+    #[arg(long, conflicts_with = "check")]
+    pub partial: bool,
+
+    /// How long a flush may take
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is done once NEW has all that OLD has.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Switch")]
+#[group(conflicts_with = "check")]
+pub struct Switch {
+    /// Puts the new programs in place of the old ones, while NEW goes on to follow OLD
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["stop", "start"])]
+    pub switch: Option<String>,
+
+    /// Stops what writes OLD: the rest is moved and compared then, and --start run
+    #[arg(long, value_name = "CMD", requires = "start")]
+    pub stop: Option<String>,
+
+    /// Starts what writes NEW
+    #[arg(long, value_name = "CMD", requires = "stop")]
+    pub start: Option<String>,
+
+    /// Pin NEW here, where OLD is pinned, in one step
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub repin: Vec<PathBuf>,
+
+    /// Put NEW into this map of maps, where OLD is at KEY
+    #[arg(long, value_names = ["MAP", "KEY"], num_args = 2)]
+    pub outer: Vec<String>,
+}
+
+impl Switch {
+    /// Whether anything is to be switched.
+    pub fn is_wanted(&self) -> bool {
+        self.switch.is_some()
+            || self.stop.is_some()
+            || !self.repin.is_empty()
+            || !self.outer.is_empty()
+    }
 }
 
 /// What becomes of fields: those of keys are key.FIELD, those of values value.FIELD or FIELD.

@@ -307,6 +307,22 @@ impl Map {
         Ok(())
     }
 
+    /// Pins it in place of what is pinned at `path`, in one step.
+    pub fn pin_over(&self, path: &Path) -> io::Result<()> {
+        // In the same directory, as it is renamed; with no dot, which bpffs does not take.
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!("-maptrace-{}", std::process::id()));
+        let c_path = CString::new(beside.as_bytes())?;
+        // SAFETY: `c_path` is a string.
+        let err = unsafe { libbpf_sys::bpf_obj_pin(self.fd.as_raw_fd(), c_path.as_ptr()) };
+        if err != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        fs::rename(&beside, path).inspect_err(|_| {
+            let _ = fs::remove_file(&beside);
+        })
+    }
+
     /// False if it was not there.
     pub fn delete(&self, key: &[u8]) -> io::Result<bool> {
         // SAFETY: the key is the map's.
@@ -468,7 +484,8 @@ impl Map {
         };
         let key = layout("keys", self.btf_key_type_id, self.key_size);
         let value = layout("values", self.btf_value_type_id, self.value_size);
-        let key = key.unwrap_or_else(|| match self.is_array() && self.key_size == 4 {
+        let is_array = self.is_array() || self.map_type == BPF_MAP_TYPE_ARRAY_OF_MAPS;
+        let key = key.unwrap_or_else(|| match is_array && self.key_size == 4 {
             true => Layout::u32(),
             false => Layout::bytes(self.key_size),
         });

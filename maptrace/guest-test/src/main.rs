@@ -10,6 +10,7 @@
 
 mod cost;
 mod load;
+mod migrate_tests;
 mod subjects;
 mod tests;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     }
     let tests: Vec<_> = tests::ALL
         .iter()
+        .chain(migrate_tests::ALL)
         .filter(|(name, _)| match &*wanted {
             [] => tests::QUICK.contains(name),
             [all] if all == "all" => true,

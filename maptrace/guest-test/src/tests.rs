@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-type Test = fn() -> Result<()>;
+pub type Test = fn() -> Result<()>;
 
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
@@ -64,6 +64,8 @@ pub const QUICK: &[&str] = &[
     "diff_of_maps_in_use_says_only_what_differs",
     "record_and_replay_make_a_copy",
     "a_closed_pipe_ends_it",
+    "migrate_moves_a_map_in_use_to_another_layout",
+    "migrate_stops_and_starts",
 ];
 
 /// What is the same in all lines is taken out of them.
@@ -809,7 +811,7 @@ fn diff_of_maps_in_use_says_only_what_differs() -> Result<()> {
     Ok(())
 }
 
-fn temporary(name: &str) -> String {
+pub fn temporary(name: &str) -> String {
     let path = format!("/tmp/maptrace_test.{}.{name}", std::process::id());
     let _ = fs::remove_file(&path);
     path

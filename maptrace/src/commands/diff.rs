@@ -24,7 +24,7 @@ const STILL: u32 = 4;
 /// The pauses between, which double: 1 ms, 2 ms and so on up to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
-type Values = Option<Vec<Vec<u8>>>;
+pub(super) type Values = Option<Vec<Vec<u8>>>;
 
 /// Two maps with values of one layout.
 struct Pair {
@@ -38,7 +38,7 @@ struct Pair {
 
 /// What is said of a key.
 #[derive(Debug, PartialEq)]
-enum Verdict {
+pub(super) enum Verdict {
     Same,
     Different(Values, Values),
     /// One of them changes all the time.
@@ -90,7 +90,7 @@ pub fn run(args: &Diff) -> Result<u8> {
     })
 }
 
-fn pause(round: u32) {
+pub(super) fn pause(round: u32) {
     thread::sleep(Duration::from_millis(1 << round.min(10)).min(LONGEST_PAUSE));
 }
 
@@ -99,7 +99,7 @@ fn pause(round: u32) {
 /// `look` reads one map after the other. Where a map changes between two looks, nothing follows
 /// from a difference: one value was read later. A mirror that is one change behind catches up
 /// within a pause.
-fn judge(
+pub(super) fn judge(
     mut look: impl FnMut() -> Result<(Values, Values)>,
     same: impl Fn(&Values, &Values) -> bool,
     mut pause: impl FnMut(u32),

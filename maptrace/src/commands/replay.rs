@@ -140,9 +140,22 @@ fn fits(header: &Header, map: &Map) -> Result<()> {
 
 /// An empty map, or what the user has said.
 fn prepare(map: &Map, args: &Replay, signals: &Signals) -> Result<()> {
-    if args.keep || map.is_array() {
+    if args.keep {
+        return Ok(());
+    }
+    make_empty(
+        map,
+        args.clear,
+        "--clear deletes what is there, --keep leaves it",
+        signals,
+    )
+}
+
+/// Errors: it is not empty, and not to be cleared.
+pub(super) fn make_empty(map: &Map, clear: bool, advice: &str, signals: &Signals) -> Result<()> {
+    if map.is_array() {
         ensure!(
-            !args.clear,
+            !clear,
             "{}: the elements of an array cannot be deleted",
             map.label()
         );
@@ -155,8 +168,8 @@ fn prepare(map: &Map, args: &Replay, signals: &Signals) -> Result<()> {
         Ok(())
     })?;
     ensure!(
-        keys.is_empty() || args.clear,
-        "{} is not empty: --clear deletes what is there, --keep leaves it",
+        keys.is_empty() || clear,
+        "{} is not empty: {advice}",
         map.label()
     );
     for key in keys {

@@ -328,7 +328,7 @@ fn key_filter(
 }
 
 /// `VALUE`, which can be JSON, or `MEMBER.MEMBER=VALUE`.
-fn parse_key(word: &str, layout: &Layout) -> Result<Json> {
+pub(super) fn parse_key(word: &str, layout: &Layout) -> Result<Json> {
     let is_struct = matches!(layout.kind, crate::layout::Kind::Struct(_));
     let (path, value) = match word.split_once('=') {
         Some((path, value)) if is_struct && !word.starts_with('{') => (path, value),

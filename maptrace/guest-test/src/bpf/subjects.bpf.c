@@ -98,6 +98,117 @@ struct {
 	.values = { &inner },
 };
 
+/* What maps are migrated to: the same in other layouts */
+struct conn_key_v2 {
+	enum protocol protocol;
+	__u32 zone;
+	__be32 daddr;
+	struct in_addr saddr;
+	__be32 dport;
+	__be32 sport;
+};
+
+struct conn_v2 {
+	__u32 version;
+	char owner[16];
+	__s32 balance;
+	__u64 packets;
+	__u16 tries:9;
+	__u16 established:1;
+	struct {
+		bool scaled;
+		__u32 window[3];
+	} tcp;
+	__u8 mac[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2048);
+	__type(key, struct conn_key_v2);
+	__type(value, struct conn_v2);
+} conns_v2 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, struct conn_key);
+	__type(value, struct conn);
+} conns_larger SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u32);
+} plain_v2 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16);
+	__type(key, __u32);
+	__type(value, __u64);
+} small SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__type(key, __u32);
+	__type(value, __u64);
+} read_only SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__type(value, __u64);
+} table_percpu SEC(".maps");
+
+struct large_v2 {
+	__u64 number;
+	__u64 added;
+	__u8 data[65532];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct large_v2);
+} large_v2 SEC(".maps");
+
+struct inner inner_v2 SEC(".maps");
+
+struct locked {
+	struct bpf_timer timer;
+	struct bpf_spin_lock lock;
+	__u32 unused;
+	__u32 count;
+};
+
+struct locked_v2 {
+	__u64 count;
+	struct bpf_spin_lock lock;
+	__u32 unused;
+	struct bpf_timer timer;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct locked);
+} locked SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct locked_v2);
+} locked_v2 SEC(".maps");
+
 /* main.rs has the same */
 struct request {
 	__u32 delete;
@@ -171,6 +282,20 @@ int hammer(struct request *request)
 	struct request copy = *request;
 
 	request->result = bpf_loop(copy.key, hammer_once, &copy, 0);
+	return 0;
+}
+
+/* A value that is changed as programs do that count: no tracer sees it */
+SEC("syscall")
+int write_plain(struct request *request)
+{
+	__u32 key = request->key;
+	__u64 *value;
+
+	value = bpf_map_lookup_elem(&plain, &key);
+	if (value)
+		*value = request->value;
+	request->result = value ? 0 : -2;
 	return 0;
 }
 

@@ -8,7 +8,7 @@ use kernel::time::{Delta, Instant, Monotonic, Msecs};
 /// least: so it takes a twentieth of a CPU.
 const REST: i64 = 19;
 /// But not longer than that.
-const LONGEST_REST_MS: i64 = 60_000;
+const LONGEST_REST_MS: i64 = 10_000;
 
 /// When to do something again.
 pub(crate) struct Pace {

@@ -9,7 +9,7 @@
 #include "marks.skel.h"
 
 /* Some time for the worker, and for the grace period of all programs that it waits for */
-#define SETTLE_MS 20000
+#define SETTLE_MS 120000
 
 FIXTURE(marks) {
 	struct marks_bpf *skel;

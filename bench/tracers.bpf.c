@@ -33,26 +33,28 @@ int map_trace_delete(struct bpf_map_trace_ctx__delete_elem *ctx)
 	return count(*(__u32 *)ctx->key, 0);
 }
 
-/* It was told of what was there before, too. */
-static __always_inline int count_state(struct bpf_map_trace_ctx__sync_elem *ctx)
+/* They are told of what was there before, and of what fills the map before it is emptied, too. */
+static __always_inline bool is_measured(struct bpf_map_trace_ctx__sync_elem *ctx)
 {
-	__u64 *value = ctx->value;
-
-	if (ctx->reason != BPF_MAP_TRACE_REASON_OPERATION)
-		return 0;
-	return count(*(__u32 *)ctx->key, value ? *value : 0);
+	return ctx->reason == BPF_MAP_TRACE_REASON_OPERATION;
 }
 
 SEC("map_trace/measured/SYNC_ELEM")
 int sync_update(struct bpf_map_trace_ctx__sync_elem *ctx)
 {
-	return count_state(ctx);
+	__u64 *value = ctx->value;
+
+	if (!value || !is_measured(ctx))
+		return 0;
+	return count(*(__u32 *)ctx->key, *value);
 }
 
 SEC("map_trace/measured/SYNC_ELEM")
 int sync_delete(struct bpf_map_trace_ctx__sync_elem *ctx)
 {
-	return count_state(ctx);
+	if (ctx->value || !is_measured(ctx))
+		return 0;
+	return count(*(__u32 *)ctx->key, 0);
 }
 
 static __always_inline int count_if_traced(__u32 map_id, const void *key_ptr, const void *value_ptr)

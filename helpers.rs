@@ -41,7 +41,7 @@ pub(crate) fn trampoline<O: Operation>(operation: O, caller: Caller<'_>) -> c_lo
 #[inline(always)]
 pub(crate) fn perform_only<O: Operation>(operation: O) -> c_long {
     // Also where the map has just got its first tracer of states: they are waited for.
-    if operation.map().found_tracers().plain(false).is_none() {
+    if !operation.map().found_tracers().are_plain(false) {
         return perform_only_all(operation);
     }
     let err = operation.perform();
@@ -89,10 +89,15 @@ fn count_missed<O: Operation>(map: &Map) {
 ///
 /// Context: any, with room on the stack: a system call begins with all of it.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
-    match operation.map().found_tracers().plain(O::MAY_EVICT) {
-        Some(list) => run_tracers(list, &mut operation.context(), cpu, rcu),
-        None => trace_done_all(operation, cpu, rcu),
+    let tracers = operation.map().found_tracers();
+
+    if !tracers.are_plain(O::MAY_EVICT) {
+        return trace_done_all(operation, cpu, rcu);
     }
+    // SAFETY: They are.
+    let list = unsafe { tracers.plain(O::MAY_EVICT) };
+
+    run_tracers(list, &mut operation.context(), cpu, rcu);
 }
 
 /// The same where there may be more to do than to run the tracers of the operation.
@@ -118,9 +123,13 @@ fn trace_done_all<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_
 #[inline(always)]
 fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
     // Before the operation: whoever makes more to do waits for those that have not seen it.
-    let Some(list) = operation.map().found_tracers().plain(O::MAY_EVICT) else {
+    let tracers = operation.map().found_tracers();
+
+    if !tracers.are_plain(O::MAY_EVICT) {
         return perform_and_trace_all(operation, rcu);
-    };
+    }
+    // SAFETY: They are.
+    let list = unsafe { tracers.plain(O::MAY_EVICT) };
     // First, so that the arguments do not have to be kept anywhere else.
     let mut ctx = operation.context();
     let err = operation.perform();

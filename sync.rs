@@ -303,7 +303,10 @@ pub(crate) fn perform<O: Operation>(
         delete_queue::trace_some(list, operation.map(), None, rcu);
         recheck_some(list, sync, operation.map(), None);
     }
-    run_tracers(list, &mut ctx, None, rcu);
+    // Most often there are none of operations beside.
+    if list.read(O::TYPE, rcu).iter().next().is_some() {
+        run_tracers(list, &mut ctx, None, rcu);
+    }
     if !run_tracers_of(list, &mut operation.state(), None, rcu, |_| true) {
         leave(list, sync, operation.map(), operation.key(), ROUNDS);
     } else if count != before + 1 || !counter.is_still(count) {

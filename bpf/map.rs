@@ -177,23 +177,31 @@ const TAGS: usize = PLAIN | PLAIN_FOR_DELETES;
 pub(crate) struct FoundTracers<'a>(*mut bindings::bpf_map_tracers, PhantomData<&'a Tracers>);
 
 impl<'a> FoundTracers<'a> {
-    /// The tracers, if there is nothing to do after an operation but to run them. `may_evict` says
-    /// whether it can make the map give up elements.
+    /// Whether there is nothing to do after an operation but to run tracers. `may_evict` says whether
+    /// it can make the map give up elements.
     #[inline(always)]
-    pub(crate) fn plain(self, may_evict: bool) -> Option<&'a Tracers> {
+    pub(crate) fn are_plain(self, may_evict: bool) -> bool {
         let tag = if may_evict { PLAIN } else { PLAIN_FOR_DELETES };
 
-        if self.0.addr() & tag == 0 {
-            return None;
-        }
-        let tracers = if may_evict {
-            self.0.wrapping_byte_sub(TAGS).cast()
-        } else {
-            untagged(self.0)
-        };
+        self.0.addr() & tag != 0
+    }
 
-        // SAFETY: By the invariants, it has a tag, so it is not null, and with `PLAIN` it has both.
-        Some(unsafe { &*tracers })
+    /// The tracers, where they are plain. (An [`Option`] would be tested twice.)
+    ///
+    /// # Safety
+    ///
+    /// [`FoundTracers::are_plain`] says so, for the same `may_evict`.
+    #[inline(always)]
+    pub(crate) unsafe fn plain(self, may_evict: bool) -> &'a Tracers {
+        // SAFETY: By the safety requirements and the invariants, it has a tag, so it is not null, and
+        // with `PLAIN` it has both.
+        unsafe {
+            if may_evict {
+                &*self.0.byte_sub(TAGS).cast::<Tracers>()
+            } else {
+                &*untagged(self.0)
+            }
+        }
     }
 }
 

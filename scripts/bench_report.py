@@ -32,9 +32,13 @@ REFERENCE = "hash update from program"
 
 # In guest instructions. See ../Documentation/cost.rst.
 UNTRACED_BUDGET = 4
-TRACED_BUDGET = 100
+TRACED_BUDGET = 102
 FURTHER_TRACER_BUDGET = 35
-SYNC_BUDGET = 150
+SYNC_BUDGET = 295
+# Where nobody could count before the operation, its key is looked up again.
+SYNC_LATE_ROWS = ["hash lookup_and_delete from syscall",
+                  "hash lookup_and_delete_batch from syscall"]
+SYNC_LATE_BUDGET = 560
 # The load of a program, of what it takes on the unpatched kernel
 LOAD_BUDGET = 1.02
 # Their tracers run once for each CPU, which is not the way of all others.
@@ -42,7 +46,8 @@ EACH_CPU_ROWS = [f"{kind} update from syscall"
                  for kind in ("percpu_hash", "lru_percpu_hash", "percpu_array")]
 EACH_CPU_BUDGET = 195
 # Known to be over the budgets, without tracers and with the first one: by so much
-KNOWN_OVER = {"hash lookup_and_delete_batch from syscall": (2, 11)}
+KNOWN_OVER = {"hash lookup_and_delete_batch from syscall": (2, 11),
+              "hash lookup_and_delete from syscall": (2, 0)}
 # Most figures are the same in each run. See ../Documentation/cost.rst for those that are not.
 TOLERANCE = 1
 VARYING = {"rhash": 30}
@@ -318,8 +323,8 @@ def check_budgets(checks, figures):
                        budget + traced_over + varies,
                        f"budget: {name}, 1 tracer, over none")
         if "sync_1" in row:
-            checks.at_most(round(row["sync_1"] - row["untraced"], 1),
-                           SYNC_BUDGET + traced_over + varies,
+            budget = SYNC_LATE_BUDGET if name in SYNC_LATE_ROWS else SYNC_BUDGET
+            checks.at_most(round(row["sync_1"] - row["untraced"], 1), budget + varies,
                            f"budget: {name}, 1 tracer of states, over none")
         for fewer, more in ((1, 2), (2, 4), (4, 8)):
             each = (row[f"tracers_{more}"] - row[f"tracers_{fewer}"] - varies) / (more - fewer)

@@ -696,7 +696,7 @@ TEST_F_TIMEOUT(bpftool, prog_load_by_type_and_attach, BPFTOOL_TIMEOUT)
 	ASSERT_EQ(0, unlink(PINNED_BY_BPFTOOL));
 	ASSERT_EQ(0, bpf_link_get_info_by_fd(fd, &info, &len));
 	EXPECT_EQ(BPF_LINK_TYPE_MAP_TRACE, info.type);
-	EXPECT_EQ(BPF_MAP_TRACE_UPDATE_ELEM, info.map_trace.trace_type);
+	EXPECT_EQ(BPF_MAP_TRACE_SYNC_ELEM, info.map_trace.trace_type);
 	close(fd);
 }
 

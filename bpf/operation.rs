@@ -13,13 +13,10 @@ use super::{
 use core::{ffi::c_void, ptr};
 use kernel::{bindings, ffi::c_long};
 
-/// Somebody has done the operation.
-const REASON_OPERATION: u64 = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_OPERATION as u64;
-
 /// What a tracer of states gets.
 pub(crate) type State = bindings::bpf_map_trace_ctx__sync_elem;
 
-/// Why a tracer of states runs.
+/// Why a tracer runs: those of operations for the first two.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Reason {
@@ -51,9 +48,6 @@ pub(crate) fn state_of(map: &Map, key: *mut c_void, value: *mut c_void, reason: 
         reason: reason as u64,
     }
 }
-
-/// The map has given the element up.
-const REASON_EVICTION: u64 = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_EVICTION as u64;
 
 /// Who does an operation.
 #[derive(Clone, Copy)]
@@ -218,7 +212,7 @@ impl Operation for Update<'_> {
                 map: self.map.as_ptr(),
             },
             cpu: 0,
-            reason: REASON_OPERATION,
+            reason: Reason::Operation as u64,
         }
     }
 
@@ -312,7 +306,7 @@ impl Operation for Delete<'_> {
                 map: self.map.as_ptr(),
             },
             cpu: 0,
-            reason: REASON_OPERATION,
+            reason: Reason::Operation as u64,
         }
     }
 
@@ -377,7 +371,7 @@ impl<'a> Eviction<'a> {
     pub(crate) fn context(&self) -> <Delete<'_> as Operation>::Context {
         let mut ctx = self.0.context();
 
-        ctx.reason = REASON_EVICTION;
+        ctx.reason = Reason::Eviction as u64;
         ctx
     }
 }

@@ -30,10 +30,8 @@
  * Mutants: ONE_STATE (marks are taken before the grace period), NO_GRACE, NO_FLUSH_GRACE,
  * NO_BUMP, BUMP_EARLY (before the grace period), CLEAR_ON_REUSE, CLEAR_ALL (marks of this epoch,
  * too), CLEAR_BLIND (whatever it is by then), FLUSH_CLEARS, FLUSH_FORGETS (what is left to the
- * worker), PASS_OVER (a flush passes over marks of this
- * epoch), REPLAY_ALONE (a flush does not mind that the first round is not over), TEST_ANY (an old
- * mark is taken for a new one),
- * EPOCH_FIRST, NO_CMPXCHG (a late mark overwrites a newer one), NO_RETRY, NO_MARK (LOCKED),
+ * worker), PASS_OVER (a flush passes over marks of this epoch), REPLAY_ALONE (a flush does not
+ * mind that the first round is not over), TEST_ANY (an old mark is taken for a new one), EPOCH_FIRST, NO_CMPXCHG (a late mark overwrites a newer one), NO_RETRY, NO_MARK (LOCKED),
  * DISARM_LATE, NO_SECTION (of a recheck), FORGET (a recheck that is overtaken is not
  * left to the worker), OUTSIDE (no grace period waits for operations).
  */

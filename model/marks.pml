@@ -31,9 +31,10 @@
  * NO_BUMP, BUMP_EARLY (before the grace period), CLEAR_ON_REUSE, CLEAR_ALL (marks of this epoch,
  * too), CLEAR_BLIND (whatever it is by then), FLUSH_CLEARS, FLUSH_FORGETS (what is left to the
  * worker), PASS_OVER (a flush passes over marks of this epoch), REPLAY_ALONE (a flush does not
- * mind that the first round is not over), TEST_ANY (an old mark is taken for a new one), EPOCH_FIRST, NO_CMPXCHG (a late mark overwrites a newer one), NO_RETRY, NO_MARK (LOCKED),
- * DISARM_LATE, NO_SECTION (of a recheck), FORGET (a recheck that is overtaken is not
- * left to the worker), OUTSIDE (no grace period waits for operations).
+ * mind that the first round is not over), TEST_ANY (an old mark is taken for a new one),
+ * EPOCH_FIRST, NO_CMPXCHG (a late mark overwrites a newer one), NO_RETRY, NO_MARK (LOCKED),
+ * DISARM_LATE, NO_SECTION (of a recheck), FORGET (a recheck that is overtaken is not left to the
+ * worker). That a flush waits for operations is a mutant of queue.pml (OUTSIDE).
  */
 #define NONE 3
 byte bucket[2];          /* the element of a key */
@@ -68,13 +69,6 @@ bool traced = true, replayed = true;
 #define VALUE(k) (bucket[k] == NONE -> 0 : val[bucket[k]])
 #define ENTER(p) section[p]++
 #define LEAVE(p) section[p]++
-#ifdef OUTSIDE
-#define ENTER_UPDATE(p) skip
-#define LEAVE_UPDATE(p) skip
-#else
-#define ENTER_UPDATE(p) ENTER(p)
-#define LEAVE_UPDATE(p) LEAVE(p)
-#endif
 
 inline recheck(k)
 {
@@ -104,7 +98,7 @@ proctype updates()
 	:: k == 2 -> break
 	:: else ->
 		new = 10 + k;
-		ENTER_UPDATE(0);
+		ENTER(0);
 		t = traced;
 		s0 = seq[k];
 #ifdef IN_PLACE
@@ -134,7 +128,7 @@ done:		if
 			if :: (s1 == s0 + 1) && seq[k] == s1 -> skip :: else -> recheck(k) fi
 		:: else
 		fi;
-next:		LEAVE_UPDATE(0);
+next:		LEAVE(0);
 		k++
 	od;
 	running--
@@ -147,7 +141,7 @@ proctype delete(byte k)
 	byte s0, s1, s, v;
 	bool t;
 
-	ENTER_UPDATE(3);
+	ENTER(3);
 	t = traced;
 	s0 = seq[k];
 	atomic {
@@ -162,7 +156,7 @@ proctype delete(byte k)
 		if :: (s1 == s0 + 1) && seq[k] == s1 -> skip :: else -> recheck(k) fi
 	:: else
 	fi;
-out:	LEAVE_UPDATE(3);
+out:	LEAVE(3);
 	running--
 }
 #endif
@@ -255,13 +249,13 @@ proctype hot()
 		LEAVE(1);
 		i++
 	:: i == 1 ->
-		ENTER_UPDATE(3);
+		ENTER(3);
 		s0 = seq[0];
 		val[0] = 20 + i;
 		atomic { seq[0]++; s1 = seq[0] }
 		M[0] = 20 + i;
 		if :: (s1 == s0 + 1) && seq[0] == s1 -> skip :: else -> recheck(k) fi;
-		LEAVE_UPDATE(3);
+		LEAVE(3);
 		i++
 	od
 }

@@ -151,12 +151,8 @@ impl Flush<'_> {
     /// Errors: those of [`Flush::check`].
     fn recheck(&mut self, key: *mut c_void, value: &mut [u64]) -> Result {
         let recheck = Recheck {
-            list: self.list,
-            sync: self.sync.data(),
-            map: self.map,
             whom: Whom::Only(self.tracer),
-            cpu: None,
-            value_of: None,
+            ..Recheck::of_all(self.list, self.sync.data(), self.map)
         };
         let mut room = ValueRoom::in_buffer(value);
         // Other flushes wait until the key is told, or left.
@@ -224,6 +220,7 @@ impl Flush<'_> {
 
         while !keys.is_empty() {
             keys.read_slice(&mut buffers.keys.as_bytes()[..key_size])?;
+            buffers.keys.normalize_first(self.map);
             self.recheck(buffers.keys.first(), &mut buffers.value)?;
         }
         Ok(())

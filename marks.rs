@@ -15,7 +15,7 @@ use crate::{
         scratch::ValueRoom,
     },
     pace::Pace,
-    sync::{MapSync, Outcome, Recheck, Whom, ROUNDS},
+    sync::{MapSync, Outcome, Recheck, ROUNDS},
     tracer_list::TracerList,
     worker::relieve_queue,
 };
@@ -151,14 +151,7 @@ impl MapMarks {
         if let Some(epoch) = round.epoch.take() {
             if epoch.is_behind_programs() {
                 let begin = Instant::now();
-                let recheck = Recheck {
-                    list,
-                    sync,
-                    map,
-                    whom: Whom::All,
-                    cpu: None,
-                    value_of: None,
-                };
+                let recheck = Recheck::of_all(list, sync, map);
 
                 sync.count_all();
                 round.failed = 0;
@@ -228,7 +221,7 @@ impl MapMarks {
                 // A flush waits until the key is told, or kept.
                 let _rcu = rcu::Guard::new();
 
-                match recheck.run(key, Reason::Recheck, ROUNDS, room) {
+                match recheck.run(key, Reason::Write, ROUNDS, room) {
                     Outcome::Settled => {}
                     Outcome::Overtaken | Outcome::Unread => {
                         recheck.sync.keep(recheck.list, recheck.map, key);

@@ -14,7 +14,7 @@ use crate::{
         deferred::Deferred,
         key_slots::KeySlots,
         map::{KeyBuffer, Map, TraceType, ValueCpu},
-        operation::{state_of, Eviction, Operation, Reason},
+        operation::{state_of, Eviction, Operation, PrefixRoom, Reason},
         rcu::ReadSide,
         scratch::{Room, StackRoom, ValueRoom, LITTLE_STACK, MUCH_STACK},
         stack,
@@ -289,8 +289,40 @@ pub(crate) fn perform<O: Operation>(
     sync: &Deferred<MapSync>,
     rcu: ReadSide<'_>,
 ) -> c_long {
+    if operation.map().has_prefix_keys() {
+        return perform_on_prefix(operation, list, sync, rcu);
+    }
+    perform_and_tell(operation, operation, list, sync, rcu)
+}
+
+/// The same where tracers of states get another key than the map: two that it takes for one are one
+/// to them.
+#[inline(never)]
+fn perform_on_prefix<O: Operation>(
+    operation: O,
+    list: &TracerList,
+    sync: &Deferred<MapSync>,
+    rcu: ReadSide<'_>,
+) -> c_long {
+    let mut room = PrefixRoom::new();
+
+    match operation.normalize(&mut room) {
+        Some(told) => perform_and_tell(operation, told, list, sync, rcu),
+        None => operation.perform(),
+    }
+}
+
+/// Does `operation`, and has tracers of states told as if it were `told`.
+#[inline(always)]
+fn perform_and_tell<O: Operation, T: Operation>(
+    operation: O,
+    told: T,
+    list: &TracerList,
+    sync: &Deferred<MapSync>,
+    rcu: ReadSide<'_>,
+) -> c_long {
     let mut ctx = operation.context();
-    let counter = sync.data().counter(operation.key());
+    let counter = sync.data().counter(told.key());
     let before = counter.read();
     let err = operation.perform();
 
@@ -307,10 +339,10 @@ pub(crate) fn perform<O: Operation>(
     if list.read(O::TYPE, rcu).iter().next().is_some() {
         run_tracers(list, &mut ctx, None, rcu);
     }
-    if !run_tracers_of(list, &mut operation.state(), None, rcu, |_| true) {
-        leave(list, sync, operation.map(), operation.key(), ROUNDS);
+    if !run_tracers_of(list, &mut told.state(), None, rcu, |_| true) {
+        leave(list, sync, told.map(), told.key(), ROUNDS);
     } else if count != before + 1 || !counter.is_still(count) {
-        settle(list, sync, &operation, Reason::Recheck, None);
+        settle(list, sync, &told, Reason::Recheck, None);
     }
     0
 }
@@ -331,7 +363,12 @@ pub(crate) fn told_late<O: Operation>(
     if O::MAY_EVICT {
         recheck_some(list, sync, operation.map(), turn);
     }
-    settle(list, sync, operation, Reason::Operation, updated);
+    let mut room = PrefixRoom::new();
+
+    match operation.normalize(&mut room) {
+        Some(told) => settle(list, sync, &told, Reason::Operation, updated),
+        None => settle(list, sync, operation, Reason::Operation, updated),
+    }
 }
 
 /// Does `operation` where no tracer can run, and leaves it to the worker.
@@ -354,8 +391,11 @@ pub(crate) fn perform_only<O: Operation>(operation: O, sync: &Deferred<MapSync>)
     let err = unsafe { operation.with_key(key.as_ptr()) }.perform();
 
     if err == 0 {
-        // SAFETY: Nobody writes to the copy.
-        unsafe { counters.of(key.as_ptr()) }.count();
+        // SAFETY: Nobody else uses the copy.
+        unsafe {
+            operation.map().normalize_key(key.as_ptr());
+            counters.of(key.as_ptr()).count();
+        }
         // As in `try_keep()`.
         if !queue.is_crowded() || !sync.data().keep_with_all(operation.map(), key.as_ptr()) {
             key.publish_once();
@@ -421,7 +461,7 @@ fn settle<O: Operation>(
 
     let recheck = Recheck {
         value_of: updated,
-        ..Recheck::of_all(list, sync, map)
+        ..Recheck::of_all(list, sync.data(), map)
     };
 
     if recheck.run_on_spot(key, reason, ROUNDS) != Outcome::Settled {
@@ -442,7 +482,7 @@ fn recheck_some(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, turn: Op
 fn recheck_some_of(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, cpu: u32) {
     let recheck = Recheck {
         cpu: Some(cpu),
-        ..Recheck::of_all(list, sync, map)
+        ..Recheck::of_all(list, sync.data(), map)
     };
 
     let reason = if map.evicts() {
@@ -481,10 +521,10 @@ pub(crate) struct Recheck<'a> {
 
 impl<'a> Recheck<'a> {
     /// One for all tracers.
-    fn of_all(list: &'a TracerList, sync: &'a Deferred<MapSync>, map: &'a Map) -> Self {
+    pub(crate) fn of_all(list: &'a TracerList, sync: &'a MapSync, map: &'a Map) -> Self {
         Self {
             list,
-            sync: sync.data(),
+            sync,
             map,
             whom: Whom::All,
             cpu: None,
@@ -666,7 +706,7 @@ pub(crate) fn leave(
     key: *mut c_void,
     rounds: usize,
 ) {
-    let recheck = Recheck::of_all(list, sync, map);
+    let recheck = Recheck::of_all(list, sync.data(), map);
     let tell = || recheck.run_on_spot(key, Reason::Recheck, rounds);
 
     if !sync.data().try_keep(map, key) && tell() != Outcome::Settled {

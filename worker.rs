@@ -150,12 +150,8 @@ fn recheck_part(
     cpu: u32,
 ) -> u64 {
     let recheck = Recheck {
-        list,
-        sync,
-        map,
-        whom: Whom::All,
         cpu: Some(cpu),
-        value_of: None,
+        ..Recheck::of_all(list, sync, map)
     };
     let mut left = 0;
 
@@ -202,12 +198,8 @@ fn reread(
         (Whom::InReplay, Reason::Replay)
     };
     let recheck = Recheck {
-        list,
-        sync,
-        map,
         whom,
-        cpu: None,
-        value_of: None,
+        ..Recheck::of_all(list, sync, map)
     };
     let mut parts = Parts::new(map, keys);
 
@@ -243,7 +235,7 @@ fn for_each_tracer(list: &TracerList, f: impl FnMut(&Tracer)) {
 pub(crate) struct Parts<'a> {
     map: &'a Map,
     keys: &'a mut KeyBuffer,
-    pos: u32,
+    pos: u64,
 }
 
 impl<'a> Parts<'a> {

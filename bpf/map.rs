@@ -9,6 +9,7 @@ use core::{
     ffi::c_void,
     marker::PhantomData,
     ptr::{self, NonNull},
+    slice,
 };
 use kernel::{
     alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_NOWARN},
@@ -65,6 +66,19 @@ impl TryFrom<u32> for TraceType {
     }
 }
 
+/// Zeroes what is behind a prefix (`struct bpf_lpm_trie_key_u8`).
+fn cut_behind_prefix(key: &mut [u8]) {
+    if let Some((len, bytes)) = key.split_first_chunk_mut() {
+        let len = u32::from_ne_bytes(*len) as usize;
+
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            let bits = len.saturating_sub(8 * i).min(8);
+
+            *byte &= !(0xffu32 >> bits) as u8;
+        }
+    }
+}
+
 /// Room for keys of a map, one after the other.
 ///
 /// # Invariants
@@ -102,6 +116,13 @@ impl KeyBuffer {
     /// The bytes of all keys.
     pub(crate) fn as_bytes(&mut self) -> &mut [u8] {
         &mut self.bytes
+    }
+
+    /// Does for the first key what [`Map::normalize_key`] does.
+    pub(crate) fn normalize_first(&mut self, map: &Map) {
+        if map.has_prefix_keys() {
+            cut_behind_prefix(&mut self.bytes[..self.key_size]);
+        }
     }
 
     /// The first of the keys.
@@ -406,6 +427,28 @@ impl Map {
         drop(unsafe { KBox::from_raw(untagged(tracers)) });
     }
 
+    /// Whether a key is a prefix: what is behind that does not count.
+    #[inline(always)]
+    pub(crate) fn has_prefix_keys(&self) -> bool {
+        // SAFETY: Constant.
+        unsafe { (*self.0.get()).map_type == bindings::bpf_map_type_BPF_MAP_TYPE_LPM_TRIE }
+    }
+
+    /// Makes a key that which stands for all that are the same to the map: what does not count is
+    /// zero.
+    ///
+    /// # Safety
+    ///
+    /// `key` is a key of the map that nobody else uses.
+    pub(crate) unsafe fn normalize_key(&self, key: *mut c_void) {
+        if self.has_prefix_keys() {
+            // SAFETY: By the safety requirements, it has so many bytes.
+            cut_behind_prefix(unsafe {
+                slice::from_raw_parts_mut(key.cast(), self.key_size() as usize)
+            });
+        }
+    }
+
     /// Whether each CPU has a value of its own.
     pub(crate) fn has_value_for_each_cpu(&self) -> bool {
         // SAFETY: Constant.
@@ -474,14 +517,33 @@ impl Map {
     /// Context: process context.
     ///
     /// Errors: [`ENOSPC`] where there is too little room, and those of a lock.
-    pub(crate) fn read_keys(&self, pos: &mut u32, keys: &mut KeyBuffer) -> Result<Option<usize>> {
-        // SAFETY: The map is alive, and there is the room that the buffer says.
+    pub(crate) fn read_keys(&self, pos: &mut u64, keys: &mut KeyBuffer) -> Result<Option<usize>> {
+        // SAFETY: No marks are asked for.
+        unsafe { self.read_keys_and_marks(pos, keys, ptr::null_mut()) }
+    }
+
+    /// The same of marked elements, with their marks.
+    ///
+    /// Errors: the same.
+    ///
+    /// # Safety
+    ///
+    /// At `marks` is room for as many marks as there is for keys, or it is null: then all elements
+    /// are meant.
+    pub(super) unsafe fn read_keys_and_marks(
+        &self,
+        pos: &mut u64,
+        keys: &mut KeyBuffer,
+        marks: *mut u32,
+    ) -> Result<Option<usize>> {
+        // SAFETY: The map is alive, and there is the room that the buffer says. The rest is up to
+        // the caller.
         let count = unsafe {
             bindings::bpf_map_trace_read_keys(
                 self.0.get(),
                 pos,
                 keys.bytes.as_mut_ptr().cast(),
-                ptr::null_mut(),
+                marks,
                 keys.capacity,
             )
         };

@@ -9,7 +9,6 @@ use core::{ffi::c_void, ptr::NonNull};
 use kernel::{
     alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_NOWARN},
     bindings,
-    error::to_result,
     ffi::c_ulong,
     prelude::*,
 };
@@ -106,30 +105,16 @@ impl Marks {
     /// Errors: [`ENOSPC`] where there is too little room in `keys`, [`ENOMEM`], and those of a lock.
     pub(crate) fn read(
         &self,
-        pos: &mut u32,
+        pos: &mut u64,
         keys: &mut KeyBuffer,
         marks: &mut KVVec<Mark>,
     ) -> Result<Option<usize>> {
-        let capacity = keys.capacity();
+        let capacity = keys.capacity() as usize;
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
 
-        marks.resize(marks.len().max(capacity as usize), Mark(0), flags)?;
-        // SAFETY: The map is alive, and there is room for so many keys and marks.
-        let count = unsafe {
-            bindings::bpf_map_trace_read_keys(
-                self.map,
-                pos,
-                keys.as_bytes().as_mut_ptr().cast(),
-                marks.as_mut_ptr().cast(),
-                capacity,
-            )
-        };
-
-        match to_result(count) {
-            Ok(()) => Ok(Some(count as usize)),
-            Err(ENOENT) => Ok(None),
-            Err(err) => Err(err),
-        }
+        marks.resize(marks.len().max(capacity), Mark(0), flags)?;
+        // SAFETY: By the invariants, the map is alive; there is room for so many marks.
+        unsafe { Map::from_raw(self.map).read_keys_and_marks(pos, keys, marks.as_mut_ptr().cast()) }
     }
 
     /// Clears the mark of the element of a key, if it is still `mark`, and older than `epoch`.

@@ -30,6 +30,8 @@ pub(crate) enum Reason {
     Replay = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_REPLAY,
     /// User space has asked for it.
     Flush = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_FLUSH,
+    /// Somebody may have written through a pointer to the value.
+    Write = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_WRITE,
 }
 
 /// The state of a key, but for the CPU: its value, or null where it has none.
@@ -71,6 +73,39 @@ pub(crate) struct Reusable {
     pub(crate) value: bool,
 }
 
+/// Room for the key of a map whose keys are prefixes. Others can be larger.
+pub(crate) struct PrefixRoom([u64; Self::WORDS]);
+
+impl PrefixRoom {
+    /// The length, and what `trie_alloc()` allows behind it, in bytes.
+    const SIZE: usize = size_of::<u32>() + 256;
+    const WORDS: usize = Self::SIZE.div_ceil(size_of::<u64>());
+
+    /// Makes it.
+    pub(crate) fn new() -> Self {
+        Self([0; Self::WORDS])
+    }
+
+    /// Copies a key of `map`, and normalizes the copy. Returns nothing where keys are not prefixes.
+    ///
+    /// # Safety
+    ///
+    /// `key` is a key of `map`.
+    unsafe fn copy(&mut self, map: &Map, key: *const c_void) -> Option<*mut c_void> {
+        if !map.has_prefix_keys() {
+            return None;
+        }
+        let copy = self.0.as_mut_ptr().cast::<u8>();
+
+        // SAFETY: By the safety requirements; it is no larger than the room, which is ours.
+        unsafe {
+            ptr::copy_nonoverlapping(key.cast::<u8>(), copy, map.key_size() as usize);
+            map.normalize_key(copy.cast());
+        }
+        Some(copy.cast())
+    }
+}
+
 /// An operation on a map that is about to be done.
 pub(crate) trait Operation: Copy {
     /// What the operation is for tracers.
@@ -100,6 +135,12 @@ pub(crate) trait Operation: Copy {
 
     /// The same operation on copies of those of its arguments that the room was made for.
     fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Self::Copied<'r>
+    where
+        Self: 'r;
+
+    /// The same operation, with its key as tracers of states get it, where that is another one than
+    /// the map gets: see [`Map::normalize_key`].
+    fn normalize<'r>(self, room: &'r mut PrefixRoom) -> Option<Self::Copied<'r>>
     where
         Self: 'r;
 
@@ -216,6 +257,16 @@ impl Operation for Update<'_> {
         }
     }
 
+    fn normalize<'r>(self, room: &'r mut PrefixRoom) -> Option<Update<'r>>
+    where
+        Self: 'r,
+    {
+        // SAFETY: By the type invariants.
+        let key = unsafe { room.copy(self.map, self.key)? };
+        // INVARIANT: The copy is a key, too.
+        Some(Update { key, ..self })
+    }
+
     unsafe fn with_key(self, key: *mut c_void) -> Self {
         // INVARIANT: By the safety requirements.
         Self { key, ..self }
@@ -308,6 +359,16 @@ impl Operation for Delete<'_> {
             cpu: 0,
             reason: Reason::Operation as u64,
         }
+    }
+
+    fn normalize<'r>(self, room: &'r mut PrefixRoom) -> Option<Delete<'r>>
+    where
+        Self: 'r,
+    {
+        // SAFETY: By the type invariants.
+        let key = unsafe { room.copy(self.map, self.key)? };
+        // INVARIANT: The copy is a key, too.
+        Some(Delete { key, ..self })
     }
 
     unsafe fn with_key(self, key: *mut c_void) -> Self {

@@ -18,7 +18,7 @@
 #define RACE_NS (5 * NSEC_PER_SEC)
 #define MAX_RACERS 4
 
-enum reason { OPERATION, EVICTION, RECHECK, REPLAY, FLUSH };
+enum reason { OPERATION, EVICTION, RECHECK, REPLAY, FLUSH, WRITE };
 
 FIXTURE(sync) {
 	struct sync_bpf *skel;
@@ -46,6 +46,10 @@ FIXTURE_VARIANT_ADD(sync, lru_hash) {
 
 FIXTURE_VARIANT_ADD(sync, lru_hash_of_each_cpu) {
 	.type = BPF_MAP_TYPE_LRU_HASH, .flags = BPF_F_NO_COMMON_LRU,
+};
+
+FIXTURE_VARIANT_ADD(sync, rhash) {
+	.type = BPF_MAP_TYPE_RHASH, .flags = BPF_F_NO_PREALLOC,
 };
 
 FIXTURE_VARIANT_ADD(sync, array) {
@@ -751,30 +755,12 @@ TEST_F(sync_refused, reads_past_the_value_do_not_attach)
 				     self->skel->maps.source));
 }
 
-/* Where not all that changes a map can be told, nothing is. */
-TEST_F(sync_refused, maps_that_cannot_be_followed)
+/* Where the value cannot be read as it is, nothing is told. */
+TEST_F(sync_refused, values_with_a_resilient_lock_are_not_followed)
 {
-	static const struct {
-		enum bpf_map_type type;
-		__u32 flags;
-	} kinds[] = {
-		{ BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC },
-		{ BPF_MAP_TYPE_RHASH, BPF_F_NO_PREALLOC },
-	};
-	unsigned int i;
-	int prog;
-
 	ASSERT_EQ(0, sync_bpf__load(self->skel));
-	prog = bpf_program__fd(self->skel->progs.synced);
-	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = kinds[i].flags);
-		__u32 key_size = kinds[i].type == BPF_MAP_TYPE_LPM_TRIE ? 8 : 4;
-		int map = bpf_map_create(kinds[i].type, "refused", key_size, 8, 16, &opts);
-
-		ASSERT_LE(0, map) TH_LOG("type %d: %s", kinds[i].type, strerror(errno));
-		EXPECT_EQ(-EOPNOTSUPP, map_trace_attach(prog, map, map_trace_type_sync(), 0));
-		close(map);
-	}
+	EXPECT_EQ(-EOPNOTSUPP, attach_to(self->skel->progs.synced,
+					 self->skel->maps.resilient_source));
 }
 
 TEST_HARNESS_MAIN

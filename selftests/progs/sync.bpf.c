@@ -169,6 +169,19 @@ int synced_locked(struct bpf_map_trace_ctx__sync_elem *ctx)
 	return err && err != -2 /* ENOENT */;
 }
 
+/* What has such a one is not. */
+struct resilient_value {
+	struct bpf_res_spin_lock lock;
+	__u64 value;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, NR_KEYS);
+	__type(key, __u32);
+	__type(value, struct resilient_value);
+} resilient_source SEC(".maps");
+
 SEC("map_trace/source/UPDATE_ELEM")
 int updated(struct bpf_map_trace_ctx__update_elem *ctx)
 {

@@ -23,7 +23,11 @@ use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     new_mutex,
     prelude::*,
-    sync::{rcu, Mutex},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        rcu,
+        Mutex, //
+    },
     time::{Instant, Monotonic, Msecs},
 };
 
@@ -32,10 +36,16 @@ use kernel::{
 const FIRST_WAIT_MS: Msecs = 10;
 const LONGEST_WAIT_MS: Msecs = 1000;
 
+/// How often a tracer may mark the map that it is told of, which the loop check does not see in each
+/// case.
+const MOST_OWN: u32 = 64;
+
 /// What the worker of a map has to do with marks.
 #[pin_data]
 pub(crate) struct MapMarks {
     marks: Marks,
+    /// How often tracers of the map have marked its elements themselves.
+    own: Atomic<u32>,
     #[pin]
     round: Mutex<Round>,
 }
@@ -106,6 +116,7 @@ impl MapMarks {
         KBox::pin_init(
             pin_init!(Self {
                 marks,
+                own: Atomic::new(0),
                 round <- new_mutex!(round),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -115,7 +126,21 @@ impl MapMarks {
 
     /// Says whether elements are to be marked. The caller holds the lock of the writers.
     pub(crate) fn set_wanted(&self, wanted: bool) {
+        // It may be another tracer now.
+        self.own.store(0, Relaxed);
         self.marks.set_wanted(wanted);
+    }
+
+    /// Notes that a tracer of the map has marked an element of it: the worker runs it for that, and
+    /// so on. Returns whether it is given up for that now: then nobody looks at marks any more.
+    ///
+    /// Context: any, NMI included.
+    pub(crate) fn count_own(&self) -> bool {
+        self.own.fetch_add(1, Relaxed) + 1 == MOST_OWN
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.own.load(Relaxed) >= MOST_OWN
     }
 
     /// Does what can be done now: a round, if programs have ended, and begins one, if somebody has
@@ -133,6 +158,10 @@ impl MapMarks {
         let mut round = self.round.lock();
         let mut kept = 0;
 
+        if self.is_given_up() {
+            round.failed = 0;
+            return Left::default();
+        }
         if !sync.is_live() {
             // Who attaches next is told all that is there.
             if round.epoch.take().is_some() {

@@ -10,6 +10,7 @@
 
 use crate::{
     bpf::{
+        context::{is_led_by, CookieFirst, PreemptGuard},
         counters::{Counter, Counters},
         deferred::Deferred,
         key_slots::KeySlots,
@@ -444,9 +445,30 @@ pub(crate) fn evicted(eviction: &Eviction<'_>, list: &TracerList, sync: &Deferre
 ///
 /// Context: any, NMI included.
 pub(crate) fn marked(map: &Map) {
-    if let Some(sync) = map.tracers().and_then(TracerList::live_sync) {
-        sync.kick_in_turn();
+    let Some(list) = map.tracers() else {
+        return;
+    };
+    let Some(sync) = list.live_sync() else {
+        return;
+    };
+
+    if let Some(marks) = sync.data().marks() {
+        if is_led_by_tracer(list) && marks.count_own() {
+            lose(list, sync, map);
+        }
     }
+    sync.kick_in_turn();
+}
+
+/// Whether a tracer of states of this list has led to this.
+fn is_led_by_tracer(list: &TracerList) -> bool {
+    let rcu = rcu::Guard::new();
+    let preempt = PreemptGuard::new();
+    let tracers = list.read(TraceType::SyncElem, ReadSide::from(&rcu));
+
+    is_led_by(&preempt, |id| {
+        tracers.iter().any(|tracer| tracer.id() == id)
+    })
 }
 
 /// Rechecks the key of an operation, or leaves it to the worker.

@@ -5,7 +5,7 @@
 //! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
 //! [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
 
-use core::{marker::PhantomData, mem::MaybeUninit, ptr};
+use core::{iter, marker::PhantomData, mem::MaybeUninit, ptr};
 use kernel::{bindings, types::NotThreadSafe};
 
 /// How many contexts can interrupt each other on a CPU: task, softirq, hardirq, NMI.
@@ -119,6 +119,44 @@ impl RunContext {
 pub(crate) fn is_nested(_preempt: &PreemptGuard) -> bool {
     // SAFETY: Preemption is off.
     unsafe { *bindings::bpf_map_trace_this_innermost(bindings::bpf_map_trace_level()) != 0 }
+}
+
+/// Whether one of the tracers that have led to this `is_meant`.
+///
+/// Context: any, NMI included.
+pub(crate) fn is_led_by(_preempt: &PreemptGuard, is_meant: impl Fn(*const u64) -> bool) -> bool {
+    // SAFETY: Preemption is off.
+    let innermost =
+        unsafe { *bindings::bpf_map_trace_this_innermost(bindings::bpf_map_trace_level()) };
+
+    // SAFETY: What it leads to is below this on the stack.
+    unsafe { chain(innermost) }.any(is_meant)
+}
+
+/// The tracers of a list, from the innermost outwards.
+///
+/// # Safety
+///
+/// `next` comes from the list of a context that this was led to by, and stays there meanwhile.
+unsafe fn chain(mut next: usize) -> impl Iterator<Item = *const u64> {
+    iter::from_fn(move || {
+        if next == 0 {
+            return None;
+        }
+        let context: *const bindings::bpf_map_trace_run_ctx =
+            ptr::with_exposed_provenance(next & !NESTED);
+
+        // SAFETY: What is in the list is on the stack below this one, where it stays until it has
+        // taken itself out. Only a nested one has another outside.
+        unsafe {
+            next = if next & NESTED != 0 {
+                (*context).outer
+            } else {
+                0
+            };
+            Some((*context).tracer)
+        }
+    })
 }
 
 /// Whether an address is where the current task has its stack, and not an interrupt.
@@ -237,29 +275,12 @@ pub(crate) struct Nested<'a> {
 
 impl EnteredRunContext for Nested<'_> {
     fn outer<T: CookieFirst>(&self, tracer: &T) -> (usize, bool) {
-        // SAFETY: `this` is valid, by the invariants.
-        let mut next = unsafe { (*self.current.this).outer };
-        let mut count = 0;
-        let mut running = false;
+        // SAFETY: `this` is valid, by the invariants, and so is what it leads to.
+        let outer = unsafe { chain((*self.current.this).outer) };
 
-        while next != 0 {
-            let outer: *const bindings::bpf_map_trace_run_ctx =
-                ptr::with_exposed_provenance(next & !NESTED);
-
-            count += 1;
-            // SAFETY: What is in the list is on the stack below this one, where it stays until it
-            // has taken itself out. Its tracer is only compared, and only a nested one has another
-            // outside.
-            unsafe {
-                running |= (*outer).tracer == tracer.id();
-                next = if next & NESTED != 0 {
-                    (*outer).outer
-                } else {
-                    0
-                };
-            }
-        }
-        (count, running)
+        outer.fold((0, false), |(count, running), id| {
+            (count + 1, running || id == tracer.id())
+        })
     }
 
     fn is_in_interrupt(&self) -> bool {

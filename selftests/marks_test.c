@@ -10,6 +10,8 @@
 
 /* Some time for the worker, and for the grace period of all programs that it waits for */
 #define SETTLE_MS 120000
+/* See marks.rs */
+#define MOST_OWN 64
 
 FIXTURE(marks) {
 	struct marks_bpf *skel;
@@ -403,18 +405,63 @@ TEST_F(layout, inner_map)
 			    self->skel->progs.store_in_inner_map));
 }
 
-/* It would run itself, for ever. */
-TEST(writes_its_own_source)
-{
+FIXTURE(marks_loop) {
 	struct marks_bpf *skel;
+	int link;
+};
 
+FIXTURE_SETUP(marks_loop)
+{
 	ASSERT_EQ(0, map_trace_setup());
-	skel = marks_bpf__open_and_load();
-	ASSERT_NE(NULL, skel);
+	self->link = -1;
+	self->skel = marks_bpf__open_and_load();
+	ASSERT_NE(NULL, self->skel);
+}
+
+FIXTURE_TEARDOWN(marks_loop)
+{
+	close(self->link);
+	marks_bpf__destroy(self->skel);
+}
+
+/* It would run itself, for ever. */
+TEST_F(marks_loop, is_refused)
+{
+	struct marks_bpf *skel = self->skel;
+
 	EXPECT_EQ(-ELOOP, attach_to(skel->progs.writes_its_source, skel->maps.source));
 	/* Who passes all elements gets pointers to them. */
 	EXPECT_EQ(-ELOOP, attach_to(skel->progs.passes_its_source, skel->maps.source));
-	marks_bpf__destroy(skel);
+}
+
+/* It does, where nobody has seen it; not for ever. */
+TEST_F(marks_loop, is_given_up_where_it_was_not_seen)
+{
+	struct marks_bpf *skel = self->skel;
+	int inner = bpf_map__fd(skel->maps.other);
+	struct pollfd pollfd = { .events = 0 };
+	struct map_trace_info info;
+	__u32 zero = 0, runs;
+	__u64 value = 1;
+
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.outer), &zero, &inner, BPF_ANY));
+	self->link = attach_to(skel->progs.writes_its_source_unseen, skel->maps.other);
+	ASSERT_LE(0, self->link);
+	pollfd.fd = self->link;
+	ASSERT_EQ(0, bpf_map_update_elem(inner, &zero, &value, BPF_ANY));
+	ASSERT_EQ(1, poll(&pollfd, 1, SETTLE_MS));
+	EXPECT_EQ(POLLERR, pollfd.revents);
+	ASSERT_EQ(0, map_trace_get_info(self->link, &info));
+	EXPECT_EQ(1, info.lost);
+	usleep(500000);
+	runs = skel->bss->own_runs;
+	EXPECT_LT(MOST_OWN, runs);
+	usleep(1500000);
+	EXPECT_EQ(runs, skel->bss->own_runs);
+
+	/* What has changed is told by a flush. */
+	EXPECT_EQ(0, map_trace_flush(self->link, NULL, 0, 0, NULL));
+	EXPECT_EQ(runs + 1, skel->bss->own_runs);
 }
 
 TEST_HARNESS_MAIN

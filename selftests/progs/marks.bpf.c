@@ -304,6 +304,25 @@ int store_in_inner_map(void *ctx)
 	return 0;
 }
 
+/* The check of loops does not know what is in another map. */
+__u32 own_runs;
+
+SEC("map_trace/other/SYNC_ELEM")
+int writes_its_source_unseen(struct bpf_map_trace_ctx__sync_elem *ctx)
+{
+	__u32 zero = 0, index = *(__u32 *)ctx->key;
+	void *map = bpf_map_lookup_elem(&outer, &zero);
+	__u64 *value;
+
+	__sync_fetch_and_add(&own_runs, 1);
+	if (!map)
+		return 0;
+	value = bpf_map_lookup_elem(map, &index);
+	if (value)
+		++*value;
+	return 0;
+}
+
 static long write_each(struct bpf_map *map, __u32 *index, __u64 *value, void *ctx)
 {
 	*value = new_value + *index;

@@ -91,10 +91,21 @@ fn count_missed(list: &TracerList) {
 /// `turn` is for which CPU the caller comes by, where that is for each.
 ///
 /// Context: any, NMI included.
+#[inline(always)]
 pub(crate) fn trace_some(list: &TracerList, map: &Map, turn: Option<u32>, rcu: ReadSide<'_>) {
-    let Some(queue) = list.delete_queue() else {
-        return;
-    };
+    if let Some(queue) = list.delete_queue() {
+        trace_some_of(list, queue, map, turn, rcu);
+    }
+}
+
+#[inline(never)]
+fn trace_some_of(
+    list: &TracerList,
+    queue: &Deferred<DeleteQueue>,
+    map: &Map,
+    turn: Option<u32>,
+    rcu: ReadSide<'_>,
+) {
     let Some(cpu) = whose_turn(&queue.data().0, turn) else {
         return;
     };

@@ -10,7 +10,7 @@
 
 use crate::{
     bpf::{
-        context::{is_led_by, CookieFirst, PreemptGuard},
+        context::{cpu_hint, is_led_by, CookieFirst, PreemptGuard},
         counters::{Counter, Counters},
         deferred::Deferred,
         key_slots::KeySlots,
@@ -282,8 +282,7 @@ impl MapSync {
 /// Does `operation`, and has all tracers told.
 ///
 /// Context: any, NMI included.
-#[cold]
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn perform<O: Operation>(
     operation: O,
     list: &TracerList,
@@ -322,7 +321,6 @@ fn perform_and_tell<O: Operation, T: Operation>(
     sync: &Deferred<MapSync>,
     rcu: ReadSide<'_>,
 ) -> c_long {
-    let mut ctx = operation.context();
     let counter = sync.data().counter(told.key());
     let before = counter.read();
     let err = operation.perform();
@@ -338,14 +336,19 @@ fn perform_and_tell<O: Operation, T: Operation>(
     }
     // Most often there are none of operations beside.
     if list.read(O::TYPE, rcu).iter().next().is_some() {
-        run_tracers(list, &mut ctx, None, rcu);
+        run_event_tracers(operation, list, rcu);
     }
     if !run_tracers_of(list, &mut told.state(), None, rcu, |_| true) {
         leave(list, sync, told.map(), told.key(), ROUNDS);
-    } else if count != before + 1 || !counter.is_still(count) {
+    } else if count != before.wrapping_add(1) || !counter.is_still(count) {
         settle(list, sync, &told, Reason::Recheck, None);
     }
     0
+}
+
+#[inline(never)]
+fn run_event_tracers<O: Operation>(operation: O, list: &TracerList, rcu: ReadSide<'_>) {
+    run_tracers(list, &mut operation.context(), None, rcu);
 }
 
 /// Has the tracers told of an operation that was done where nobody could count before it. `updated`
@@ -494,14 +497,18 @@ fn settle<O: Operation>(
 /// Rechecks some of the keys that wait for this CPU, once each.
 #[inline(always)]
 fn recheck_some(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, turn: Option<u32>) {
-    if let Some(cpu) = whose_turn(sync.data().queue(), turn) {
-        recheck_some_of(list, sync, map, cpu);
+    // Most often none wait. If this moves to another CPU, then those of this one wait a little longer.
+    if sync.data().queue().any_waits(cpu_hint()) {
+        recheck_some_of(list, sync, map, turn);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn recheck_some_of(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, cpu: u32) {
+fn recheck_some_of(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, turn: Option<u32>) {
+    let Some(cpu) = whose_turn(sync.data().queue(), turn) else {
+        return;
+    };
     let recheck = Recheck {
         cpu: Some(cpu),
         ..Recheck::of_all(list, sync.data(), map)

@@ -41,6 +41,13 @@ impl PreemptGuard {
     }
 }
 
+/// The CPU that this runs on now, and perhaps not any more when that is looked at.
+#[inline(always)]
+pub(crate) fn cpu_hint() -> u32 {
+    // SAFETY: No requirements.
+    unsafe { bindings::raw_smp_processor_id() }
+}
+
 impl Drop for PreemptGuard {
     #[inline(always)]
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 //! Counters of what is done to the keys of a map, each for a part of the keys.
 
 use super::map::Map;
-use core::ffi::c_void;
+use core::{ffi::c_void, slice};
 use kernel::{
     alloc::flags::GFP_KERNEL_ACCOUNT,
     prelude::*,
@@ -34,7 +34,7 @@ impl Counter {
     /// Counts, after what came before and before what comes next. Returns the count.
     #[inline(always)]
     pub(crate) fn count(&self) -> u64 {
-        self.0.fetch_add(1, Full) + 1
+        self.0.fetch_add(1, Full).wrapping_add(1)
     }
 
     /// Whether it is still at `count`, after all that came before.
@@ -49,10 +49,13 @@ impl Counter {
 }
 
 /// The counters of a map.
+///
+/// # Invariants
+///
+/// There are as many as there are values of the bits of a hash that `shift` leaves.
 pub(crate) struct Counters {
     counters: KVVec<Counter>,
-    /// How many there are, as a power of two.
-    bits: u32,
+    shift: u32,
     key_size: usize,
 }
 
@@ -70,9 +73,10 @@ impl Counters {
         for _ in 0..1 << bits {
             counters.push(Counter(Atomic::new(0)), GFP_KERNEL_ACCOUNT)?;
         }
+        // INVARIANT: So many were made, and not fewer.
         Ok(Self {
             counters,
-            bits,
+            shift: u64::BITS - bits,
             key_size: map.key_size() as usize,
         })
     }
@@ -84,10 +88,16 @@ impl Counters {
     /// `key` is a key of the map, which nobody writes to meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn of(&self, key: *const c_void) -> &Counter {
-        // SAFETY: By the safety requirements.
-        let key = unsafe { core::slice::from_raw_parts(key.cast::<u8>(), self.key_size) };
+        let hash = if self.key_size == size_of::<u32>() {
+            // SAFETY: By the safety requirements.
+            hash_word(0, unsafe { key.cast::<u32>().read_unaligned() })
+        } else {
+            // SAFETY: By the safety requirements.
+            hash(unsafe { slice::from_raw_parts(key.cast(), self.key_size) })
+        };
 
-        &self.counters[(hash(key) >> (u64::BITS - self.bits)) as usize]
+        // SAFETY: By the invariants.
+        unsafe { self.counters.get_unchecked((hash >> self.shift) as usize) }
     }
 
     /// Counts for all keys.
@@ -99,20 +109,27 @@ impl Counters {
 }
 
 /// A cheap hash: what meets here is looked at twice, and no more.
-#[inline(always)]
+#[inline(never)]
 fn hash(key: &[u8]) -> u64 {
-    /// 2^64 divided by the golden ratio
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut words = key.chunks_exact(4);
     let mut hash = 0u64;
 
     for word in &mut words {
-        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
-
-        hash = (hash ^ u64::from(word)).wrapping_mul(FACTOR);
+        hash = hash_word(
+            hash,
+            u32::from_ne_bytes([word[0], word[1], word[2], word[3]]),
+        );
     }
     for byte in words.remainder() {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(FACTOR);
+        hash = hash_word(hash, (*byte).into());
     }
     hash
+}
+
+#[inline(always)]
+fn hash_word(hash: u64, word: u32) -> u64 {
+    /// 2^64 divided by the golden ratio
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    (hash ^ u64::from(word)).wrapping_mul(FACTOR)
 }

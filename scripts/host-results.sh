@@ -2,6 +2,21 @@
 # shellcheck shell=bash
 # What this side of a guest says of a run there, as TAP.
 
+# kernel_has OPTION: whether the kernel of use_guest_files is built with it
+kernel_has() {
+	grep -q "^$1=" "$KERNEL_BUILD/include/config/auto.conf"
+}
+
+# For tap-count.sh: what selftests/expected-skips says of the kernel of use_guest_files.
+expected_skips() {
+	local binary name option
+	while read -r binary name option; do
+		[[ -n $binary && $binary != "#"* ]] || continue
+		[[ -n $option ]] && kernel_has "$option" && continue
+		echo "$binary $name"
+	done < "$MAP_TRACE_ROOT/selftests/expected-skips"
+}
+
 # log_result NUMBER LOG: the result on a kernel's log.
 log_result() {
 	local reports

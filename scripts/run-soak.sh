@@ -17,24 +17,16 @@ cpus=${CPUS:-4}
 	"on one of them nothing races, and the kernel is built for 8"
 seed=${SEED:-$RANDOM$RANDOM}
 [[ $seed =~ ^[0-9]+$ ]] || die "SEED=$seed: not a number"
-# Only the debug kernel looks for leaks.
-skips=$LOGS/soak-skips
-case $config in
-debug)
-	memory=$DEBUG_MEMORY
-	: > "$skips"
-	;;
-*)
-	memory=1G
-	echo "system kmemleak" > "$skips"
-	;;
-esac
+memory=1G
+[[ $config != debug ]] || memory=$DEBUG_MEMORY
 # For the whole guest: it writes for MINUTES, and then waits for what is left.
 GUEST_SECONDS=${GUEST_SECONDS:-$((minutes * 120 + 1200))}
 
 use_guest_files "$config" soak
 output=$BUILD/soak-$config
 log=$LOGS/soak-kernel.log
+skips=$LOGS/soak-skips
+expected_skips > "$skips"
 
 run_soak() {
 	local status=0

@@ -126,10 +126,12 @@ run_all() {
 	[[ ${#wanted[@]} -gt 0 ]] || test_log
 }
 
+expected_skips > "$LOGS/expected-skips"
+
 # In a process group of its own, which ends with this script, however that ends:
 # a signal to the script alone would leave guests behind.
 set -m
-run_all < /dev/null | "$SCRIPTS/tap-count.sh" "$MAP_TRACE_ROOT/selftests/expected-skips" \
+run_all < /dev/null | "$SCRIPTS/tap-count.sh" "$LOGS/expected-skips" \
 	"${binaries[@]}" system host | tee "$LOGS/test.tap" &
 set +m
 on_exit "kill -- -$(jobs -p) 2> /dev/null"

@@ -13,6 +13,7 @@ cat > "$work/expected-skips" <<-'END'
 
 	some_test some.skipped
 	none_test none_test
+	any_test *
 END
 
 # expect COUNTS LINE NAME: counts standard input, as a run that has to have
@@ -78,4 +79,10 @@ run_too "2 passed, 1 failed, 0 skipped" \
 	"a skip that is listed and runs" some_test 1..1 "ok 1 some.skipped"
 run_too "1 passed, 0 failed, 1 skipped" "1..0 # SKIP why" "a binary that skips all, and is listed" \
 	none_test "1..0 # SKIP why"
+run_too "2 passed, 0 failed, 2 skipped" "ok 1 some.x # SKIP why" \
+	"a binary that skips some, and is listed" any_test \
+	1..3 "ok 1 some.x # SKIP why" "ok 2 some.y" "ok 3 some.z # SKIP why"
+run_too "2 passed, 1 failed, 0 skipped" \
+	"not ok - any_test: * is in expected-skips, and not skipped" \
+	"a binary that is listed, and skips none" any_test 1..1 "ok 1 some.x"
 echo "1..$number"

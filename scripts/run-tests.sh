@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Boots the debug kernel, runs the tests there and reads the kernel's log.
-# TESTS= names those to run, without it all. TAP; the last line is
+# Boots the debug kernel, or that of CONFIG=, runs the tests there and reads the kernel's
+# log. TESTS= names those to run, without it all. TAP; the last line is
 # "N passed, N failed, N skipped".
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -9,8 +9,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$SCRIPTS/host-results.sh"
 
 config=${CONFIG:-debug}
-[[ $config == debug || -n ${TESTS:-} ]] ||
-	die "CONFIG=$config: some of the tests need what only the debug kernel has" \
+[[ $config != release || -n ${TESTS:-} ]] ||
+	die "CONFIG=$config: some of the tests need what that kernel does not have" \
 		"leave out CONFIG=, or name those to run: TESTS=..."
 case $config in
 debug) memory=$DEBUG_MEMORY ;;
@@ -37,7 +37,7 @@ selected() {
 # What the guest writes to its log before a report that is provoked, and after it
 PROVOKED_BEGIN="map_trace: begin provoked"
 PROVOKED_END="map_trace: end provoked"
-provoked=$LOGS/provoked-warning.log
+provoked=$LOGS/provoked.log
 
 # guest_run LOG COMMAND: runs a command in a guest. Adds two results: on how the
 # guest ended, and on the kernel's log at its end, without what was provoked, which
@@ -93,13 +93,13 @@ test_hang() {
 		"^not ok 1 - guest: hangs, stopped after $seconds s" '^# | \[' < "$report"
 }
 
-# What is provoked at the end of the guest's run
+# test_log NAME WHAT PATTERN: what is provoked at the end of the guest's run
 test_log() {
 	{
 		printf '# begin host\n1..1\n'
 		log_result 1 "$provoked"
 		echo "# end host 0"
-	} | expect_failure warning "a WARN" '^# | .*WARNING: .*lkdtm' '^not ok 1 - kernel log'
+	} | expect_failure "$1" "$2" "^# | .*$3" '^not ok 1 - kernel log'
 }
 
 for name in "${wanted[@]}"; do
@@ -113,17 +113,28 @@ mapfile -t binaries < <(selected)
 # All of them in one guest: two of them, with two processors each, take longer where
 # the machine has two.
 run_all() {
-	local command="$SCRIPTS/guest/run-tests.sh '$output' ${binaries[*]}"
-	if [[ ${#wanted[@]} -eq 0 ]]; then
-		test_judges
-		rm -f "$provoked"
-		command+=" && modprobe lkdtm && echo '$PROVOKED_BEGIN' > /dev/kmsg"
-		command+=" && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT"
-		command+=" && echo '$PROVOKED_END' > /dev/kmsg"
+	local command="$SCRIPTS/guest/run-tests.sh '$output' ${binaries[*]}" provoke='' expected=()
+	[[ ${#wanted[@]} -gt 0 ]] || test_judges
+	if kernel_has CONFIG_CFI; then
+		echo "# begin types"
+		"$SCRIPTS/cfi-types.sh" "$KERNEL_BUILD/vmlinux" \
+			"$BUILD/module-$config/map_trace.ko" || true
+		echo "# end types 0"
+		# Where nothing is checked, the tests have the same results.
+		provoke="! insmod '$output/wrong_call.ko'"
+		expected=(cfi "a call to a function of another type"
+			'CFI failure at .*\[wrong_call\] (target: takes_nothing')
+	elif [[ ${#wanted[@]} -eq 0 ]]; then
+		command+=" && modprobe lkdtm"
+		provoke="echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT"
+		expected=(warning "a WARN" 'WARNING: .*lkdtm')
 	fi
+	rm -f "$provoked"
+	[[ -z $provoke ]] || command+=" && echo '$PROVOKED_BEGIN' > /dev/kmsg && $provoke &&
+		echo '$PROVOKED_END' > /dev/kmsg"
 	say "booting to run ${#binaries[@]} test binaries (kernel log: $LOGS/kernel.log)"
 	guest_run "$LOGS/kernel.log" "$command"
-	[[ ${#wanted[@]} -gt 0 ]] || test_log
+	[[ -z $provoke ]] || test_log "${expected[@]}"
 }
 
 expected_skips > "$LOGS/expected-skips"

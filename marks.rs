@@ -171,10 +171,13 @@ impl MapMarks {
             return Left::default();
         }
         if let Some(wait) = round.pace.wait() {
+            let is_left = round.epoch.is_some() || self.marks.is_armed();
+
             return Left {
                 failed: round.failed,
                 kept,
-                wait: round.epoch.is_some().then_some(wait),
+                // Nobody comes again for what is armed.
+                wait: is_left.then_some(wait),
             };
         }
         if let Some(epoch) = round.epoch.take() {

@@ -304,6 +304,21 @@ TEST_F(marks, tracer_fails)
 	EXPECT_TRUE(mirror_gets(self, 3, 7));
 }
 
+/* A round that has taken long is followed by a rest, in which nothing is marked at first. */
+TEST_F(marks, written_while_the_worker_rests)
+{
+	attach_with(_metadata, self, 3, 1);
+	self->bss->delay_ns = 100 * NSEC_PER_MSEC;
+	self->bss->new_value = 7;
+	ASSERT_EQ(0, run_program(self->skel->progs.stores, NULL, 0));
+	EXPECT_TRUE(mirror_gets(self, 3, 7));
+	/* The rest is 19 times as long as the round. */
+	usleep(500000);
+	self->bss->new_value = 8;
+	ASSERT_EQ(0, run_program(self->skel->progs.stores, NULL, 0));
+	EXPECT_TRUE(mirror_gets(self, 3, 8));
+}
+
 /* Marks of before do not hide those of now. */
 TEST_F(marks, attached_again)
 {

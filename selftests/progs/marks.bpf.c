@@ -73,14 +73,28 @@ __u32 key, other_key;
 /* While set, the tracer cannot follow */
 __u32 failing;
 __u32 runs;
+/* How long each run takes: the worker rests for longer then */
+__u64 delay_ns;
 /* A program that holds a pointer waits until it is let go, some seconds at most */
 __u32 held, released;
+
+static void delay(void)
+{
+	__u64 end = bpf_ktime_get_ns() + delay_ns;
+	int i;
+
+	bpf_for(i, 0, 1 << 23)
+		if (bpf_ktime_get_ns() >= end)
+			break;
+}
 
 static int follow(void *key, __u64 *value)
 {
 	long err;
 
 	__sync_fetch_and_add(&runs, 1);
+	if (delay_ns)
+		delay();
 	if (failing)
 		return 1;
 	if (value)

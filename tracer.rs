@@ -162,10 +162,10 @@ impl Tracer {
         self.replay.load(Acquire) == REPLAY_DONE
     }
 
-    /// Counts an element, if it was told that in a replay.
-    pub(crate) fn count_replayed(&self) {
+    /// Counts elements, if it was told them in a replay.
+    pub(crate) fn count_replayed(&self, elements: usize) {
         if self.is_in_replay() {
-            self.replayed.add(1, Relaxed);
+            self.replayed.add(elements as i64, Relaxed);
         }
     }
 

@@ -204,19 +204,21 @@ fn reread(
     let mut parts = Parts::new(map, keys);
 
     while let Some(keys) = parts.read_next()? {
+        let mut told = 0;
+
         for key in keys {
-            let rcu = rcu::Guard::new();
+            let _rcu = rcu::Guard::new();
 
             if recheck.run(key, reason, ROUNDS, room) != Outcome::Settled {
                 sync.keep(list, map, key);
                 *left += 1;
             }
-            drop(rcu);
-            for_each_tracer(list, Tracer::count_replayed);
+            told += 1;
             if !sync.is_live() {
                 return Err(ENOLINK);
             }
         }
+        for_each_tracer(list, |tracer| tracer.count_replayed(told));
         relieve_queue(sync, list, map, room);
     }
     Ok(())

@@ -45,6 +45,7 @@ int main(int argc, char **argv)
 	}
 	bench_operations();
 	bench_programs();
+	bench_states();
 	if (can_trace_maps())
 		bench_links();
 	return 0;

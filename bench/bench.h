@@ -8,5 +8,6 @@ void bench_operations(void);
 void bench_interpreter(void);
 void bench_links(void);
 void bench_programs(void);
+void bench_states(void);
 
 #endif

@@ -10,7 +10,7 @@ use super::{
     scratch::Room,
     stack, //
 };
-use core::{ffi::c_void, ptr};
+use core::{ffi::c_void, mem::MaybeUninit, ptr};
 use kernel::{bindings, ffi::c_long};
 
 /// What a tracer of states gets.
@@ -74,7 +74,7 @@ pub(crate) struct Reusable {
 }
 
 /// Room for the key of a map whose keys are prefixes. Others can be larger.
-pub(crate) struct PrefixRoom([u64; Self::WORDS]);
+pub(crate) struct PrefixRoom(MaybeUninit<[u64; Self::WORDS]>);
 
 impl PrefixRoom {
     /// The length, and what `trie_alloc()` allows behind it, in bytes.
@@ -83,7 +83,7 @@ impl PrefixRoom {
 
     /// Makes it.
     pub(crate) fn new() -> Self {
-        Self([0; Self::WORDS])
+        Self(MaybeUninit::uninit())
     }
 
     /// Copies a key of `map`, and normalizes the copy. Returns nothing where keys are not prefixes.

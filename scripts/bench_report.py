@@ -56,6 +56,8 @@ LOOKUPS_KNOWN_OVER = {("hash lookup, written", "marked"): 3,
 REPLAY_BUDGET = 750
 PASSED_BUDGET = 24
 MARKED_BUDGET = 950
+# What the rows end with that have a kernel of their own
+INTERPRETED = ", interpreted"
 # The load of a program, of what it takes on the unpatched kernel
 LOAD_BUDGET = 1.02
 # Their tracers run once for each CPU, which is not the way of all others.
@@ -446,6 +448,9 @@ def check_committed(checks, figures, committed):
                     f"this is {figures['versions']}")
         return
     for name, row in committed["operations"].items():
+        if name.endswith(INTERPRETED) and name not in figures["operations"]:
+            checks.skip(f"committed: {name}", "measured with INTERPRETER=1 only")
+            continue
         for column, value in row.items():
             now = figures["operations"].get(name, {}).get(column)
             if now is None:

@@ -47,7 +47,8 @@ const PASSES: usize = 3;
 ///
 /// Errors: [`EAGAIN`] where keys are left, [`EOPNOTSUPP`] where it is not told of states,
 /// [`ENOLINK`] after a detach, [`EINTR`], [`ETIME`] after `timeout_ms` milliseconds, if that is not
-/// 0, [`EFAULT`], [`ENOMEM`], and those of a lock of the map.
+/// 0, [`EFAULT`], [`EINVAL`] where one of `keys` is longer than a prefix can be, [`ENOMEM`], and those
+/// of a lock of the map.
 pub(crate) fn flush(
     link: &Link<Attachment>,
     keys: UserSlice,
@@ -97,6 +98,8 @@ pub(crate) fn flush(
     }
     if with_keys {
         tracer.heal(lost);
+        sync.data().trust_tracers();
+        sync.kick_in_turn();
     }
     Ok(())
 }
@@ -220,7 +223,7 @@ impl Flush<'_> {
 
         while !keys.is_empty() {
             keys.read_slice(&mut buffers.keys.as_bytes()[..key_size])?;
-            buffers.keys.normalize_first(self.map);
+            buffers.keys.normalize_first(self.map)?;
             self.recheck(buffers.keys.first(), &mut buffers.value)?;
         }
         Ok(())

@@ -195,6 +195,7 @@ impl Attachment {
         self.tracer.want_replay();
         if let Some(map) = self.map.as_ref(&WRITERS.lock()) {
             if let Some(sync) = map.tracers().and_then(TracerList::sync) {
+                sync.data().trust_tracers();
                 sync.kick();
             }
         }

@@ -36,8 +36,8 @@ use kernel::{
 const FIRST_WAIT_MS: Msecs = 10;
 const LONGEST_WAIT_MS: Msecs = 1000;
 
-/// How often a tracer may mark the map that it is told of, which the loop check does not see in each
-/// case.
+/// How often in turn a tracer may mark the map that it is told of, which the loop check does not see
+/// in each case.
 const MOST_OWN: u32 = 64;
 
 /// What the worker of a map has to do with marks.
@@ -126,9 +126,20 @@ impl MapMarks {
 
     /// Says whether elements are to be marked. The caller holds the lock of the writers.
     pub(crate) fn set_wanted(&self, wanted: bool) {
-        // It may be another tracer now.
-        self.own.store(0, Relaxed);
+        self.trust_tracers();
         self.marks.set_wanted(wanted);
+    }
+
+    /// Looks at marks again, if they were given up. The caller kicks the worker.
+    pub(crate) fn trust_tracers(&self) {
+        self.own.store(0, Relaxed);
+    }
+
+    /// Notes that somebody else has marked an element.
+    pub(crate) fn note_foreign(&self) {
+        if !self.is_given_up() {
+            self.trust_tracers();
+        }
     }
 
     /// Notes that a tracer of the map has marked an element of it: the worker runs it for that, and
@@ -204,6 +215,10 @@ impl MapMarks {
                 round.wait = wait;
                 round.pace.pause_for(wait);
             }
+        }
+        // What a tracer does for itself ends here, if it does.
+        if !self.marks.is_armed() {
+            self.note_foreign();
         }
         // While it rests, programs end.
         if round.epoch.is_none() && self.marks.is_armed() {

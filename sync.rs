@@ -203,6 +203,13 @@ impl MapSync {
         self.marks.as_deref()
     }
 
+    /// Looks at marks again, if they were given up. The caller kicks the worker.
+    pub(crate) fn trust_tracers(&self) {
+        if let Some(marks) = self.marks() {
+            marks.trust_tracers();
+        }
+    }
+
     /// The keys that wait.
     pub(crate) fn queue(&self) -> &KeySlots {
         &self.queue
@@ -456,7 +463,9 @@ pub(crate) fn marked(map: &Map) {
     };
 
     if let Some(marks) = sync.data().marks() {
-        if is_led_by_tracer(list) && marks.count_own() {
+        if !is_led_by_tracer(list) {
+            marks.note_foreign();
+        } else if marks.count_own() {
             lose(list, sync, map);
         }
     }

@@ -184,6 +184,8 @@ impl TracerList {
 
         if let Some(sync) = self.sync() {
             sync.data().set_live(is_synced);
+            // Marks that were given up are looked at again.
+            sync.kick_in_turn();
         }
         for trace_type in TraceType::ALL {
             map.set_traced(trace_type, is_synced || is_live(trace_type));

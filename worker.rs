@@ -201,7 +201,7 @@ fn reread(
         whom,
         ..Recheck::of_all(list, sync, map)
     };
-    let mut parts = Parts::new(map, keys);
+    let mut parts = Parts::new(map, keys).bounded();
 
     while let Some(keys) = parts.read_next()? {
         let mut told = 0;
@@ -233,27 +233,58 @@ fn for_each_tracer(list: &TracerList, f: impl FnMut(&Tracer)) {
         .for_each(f);
 }
 
+/// In how many tables of a map that is resized a walk of the worker may go on, each time from the
+/// beginning: keys wait for it meanwhile.
+const MOST_TABLES: u32 = 16;
+
 /// The keys of a map, a part at a time.
 pub(crate) struct Parts<'a> {
     map: &'a Map,
     keys: &'a mut KeyBuffer,
     pos: u64,
+    /// In how many tables it was, and may be.
+    tables: u32,
+    most_tables: u32,
 }
 
 impl<'a> Parts<'a> {
     /// Begins with the first part. There is room for a part of a usual size in `keys`.
     pub(crate) fn new(map: &'a Map, keys: &'a mut KeyBuffer) -> Self {
-        Self { map, keys, pos: 0 }
+        Self {
+            map,
+            keys,
+            pos: 0,
+            tables: 0,
+            most_tables: u32::MAX,
+        }
+    }
+
+    /// Gives up where the map is resized again and again.
+    fn bounded(self) -> Self {
+        Self {
+            most_tables: MOST_TABLES,
+            ..self
+        }
     }
 
     /// Reads the next part; nothing behind the last one.
     ///
     /// Context: process context, may sleep.
     ///
-    /// Errors: [`ENOMEM`], and those of a lock of the map.
+    /// Errors: [`ENOMEM`], those of a lock of the map, and [`EAGAIN`] where it is [`Parts::bounded`].
     pub(crate) fn read_next(&mut self) -> Result<Option<impl Iterator<Item = *mut c_void> + '_>> {
         loop {
-            match self.map.read_keys(&mut self.pos, self.keys) {
+            let before = self.pos;
+            let result = self.map.read_keys(&mut self.pos, self.keys);
+
+            // See `rhtab_map_trace_read_keys()`; zero in other types of maps.
+            if before >> u32::BITS != self.pos >> u32::BITS {
+                self.tables = self.tables.saturating_add(1);
+            }
+            if self.tables > self.most_tables {
+                return Err(EAGAIN);
+            }
+            match result {
                 // Many keys with the same hash
                 Err(ENOSPC) => *self.keys = KeyBuffer::new(self.map, 2 * self.keys.capacity())?,
                 result => return Ok(result?.map(|count| self.keys.keys(count))),

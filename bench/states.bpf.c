@@ -30,6 +30,7 @@ struct {
 
 /* The worker of the map is known by the tracer, which it runs; what it has taken so far */
 __u64 worker, worker_time, worker_runs;
+__u32 errors;
 
 SEC("?map_trace/measured/SYNC_ELEM")
 int count_told(struct bpf_map_trace_ctx__sync_elem *ctx)
@@ -56,7 +57,8 @@ int BPF_PROG(on_work, struct work_struct *work)
 	struct started now = { bpf_ktime_get_ns(), (__u64)work->func };
 	__u32 pid = bpf_get_current_pid_tgid();
 
-	bpf_map_update_elem(&started, &pid, &now, BPF_ANY);
+	if (bpf_map_update_elem(&started, &pid, &now, BPF_ANY))
+		errors++;
 	return 0;
 }
 
@@ -70,10 +72,9 @@ int BPF_PROG(on_work_done, struct work_struct *work, work_func_t function)
 		worker_time += bpf_ktime_get_ns() - began->time;
 		worker_runs++;
 	}
+	bpf_map_delete_elem(&started, &pid);
 	return 0;
 }
-
-__u32 errors;
 
 static long fill_one(__u64 i, void *ctx)
 {

@@ -129,7 +129,7 @@ static void bench_lookups(enum bpf_map_type type, const char *name)
 		link = attach(states);
 		wait_for_replay(link);
 		measure_lookups(states, states->progs.run_read_one, best);
-		figure(best[1], "lookups/%s lookup, read/marked", name);
+		figure(best[1], "lookups/%s lookup, read/traced", name);
 		measure_lookups(states, states->progs.run_write_one, best);
 		figure(best[0], "lookups/%s lookup, written/marks", name);
 		figure(best[1], "lookups/%s lookup, written/marked", name);

@@ -100,6 +100,8 @@ pub(crate) struct Deferred<T: Work> {
     hurries: AtomicFlag,
     /// It was queued at once since it began to run.
     hurried: AtomicFlag,
+    /// It was asked for in turn since it began to run.
+    kicked: AtomicFlag,
     #[pin]
     data: T,
 }
@@ -151,6 +153,7 @@ impl<T: Work> Deferred<T> {
                 map,
                 hurries: AtomicFlag::new(false),
                 hurried: AtomicFlag::new(false),
+                kicked: AtomicFlag::new(false),
                 data <- data,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -202,6 +205,7 @@ impl<T: Work> Deferred<T> {
             this.work_after(0, bindings::mod_delayed_work_on);
             return;
         }
+        this.kicked.xchg(true, Full);
         let pause = this.data.pause();
         if pause == 0 {
             this.work_after(0, bindings::mod_delayed_work_on);
@@ -209,19 +213,11 @@ impl<T: Work> Deferred<T> {
         }
         // Not where it waits for its time.
         this.work_after(pause, bindings::queue_delayed_work_on);
-        // Work that runs ends with another pause: it sees that this is queued, or this sees that.
+        // Work that runs ends with another pause: it sees that it was kicked, or this sees that.
         smp_mb(Full);
         if this.data.pause() != pause {
             this.work_after(this.data.pause(), bindings::mod_delayed_work_on);
         }
-    }
-
-    /// Whether the work is queued, or waits for its time.
-    fn is_queued(&self) -> bool {
-        // SAFETY: It is initialized. Volatile as in READ_ONCE(), because others queue it meanwhile.
-        let data = unsafe { (&raw const (*self.work.get()).work.data).read_volatile() };
-
-        data.counter & (1 << bindings::work_bits_WORK_STRUCT_PENDING_BIT) != 0
     }
 
     /// Has `function` queue the work.
@@ -251,18 +247,23 @@ impl<T: Work> Deferred<T> {
             &*kernel::container_of!(work.cast::<Opaque<bindings::delayed_work>>(), Self, work)
         };
 
-        // Who has hurried before this is served by it.
+        // Who has hurried or kicked before this is served by it.
         this.hurried.xchg(false, Full);
+        this.kicked.xchg(false, Full);
         // SAFETY: By the invariants.
         let delay = this.data.run(unsafe { Map::from_raw(this.map) });
 
-        // Pairs with the barrier in `hand_over()`.
-        smp_mb(Full);
-        // Who has kicked meanwhile has not known of the pause that there is now.
-        let kicked = this.is_queued().then(|| this.data.pause());
-
-        if let Some(delay) = [delay, kicked].into_iter().flatten().min() {
+        if let Some(delay) = delay {
             this.work_after(delay, bindings::mod_delayed_work_on);
+        }
+        // After that, which may have put off what a kick has queued. Pairs with the exchange in
+        // `hand_over()`. Who has kicked meanwhile has not known of the pause that there is now.
+        if this.kicked.xchg(false, Full) {
+            let pause = this.data.pause();
+
+            if delay.is_none_or(|delay| pause < delay) {
+                this.work_after(pause, bindings::mod_delayed_work_on);
+            }
         }
         if this.hurried.xchg(false, Full) {
             this.work_after(0, bindings::mod_delayed_work_on);

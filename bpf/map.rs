@@ -119,10 +119,22 @@ impl KeyBuffer {
     }
 
     /// Does for the first key what [`Map::normalize_key`] does.
-    pub(crate) fn normalize_first(&mut self, map: &Map) {
-        if map.has_prefix_keys() {
-            cut_behind_prefix(&mut self.bytes[..self.key_size]);
+    ///
+    /// Errors: [`EINVAL`] where it is longer than a prefix can be.
+    pub(crate) fn normalize_first(&mut self, map: &Map) -> Result {
+        if !map.has_prefix_keys() {
+            return Ok(());
         }
+        let key = &mut self.bytes[..self.key_size];
+
+        if key
+            .split_first_chunk()
+            .is_some_and(|(len, bytes)| u32::from_ne_bytes(*len) as usize > 8 * bytes.len())
+        {
+            return Err(EINVAL);
+        }
+        cut_behind_prefix(key);
+        Ok(())
     }
 
     /// The first of the keys.

@@ -308,7 +308,7 @@ TEST_F(marks, tracer_fails)
 TEST_F(marks, written_while_the_worker_rests)
 {
 	attach_with(_metadata, self, 3, 1);
-	self->bss->delay_ns = 100 * NSEC_PER_MSEC;
+	self->bss->delay_ns = 200 * NSEC_PER_MSEC;
 	self->bss->new_value = 7;
 	ASSERT_EQ(0, run_program(self->skel->progs.stores, NULL, 0));
 	EXPECT_TRUE(mirror_gets(self, 3, 7));
@@ -477,6 +477,40 @@ TEST_F(marks_loop, is_given_up_where_it_was_not_seen)
 	/* What has changed is told by a flush. */
 	EXPECT_EQ(0, map_trace_flush(self->link, NULL, 0, 0, NULL));
 	EXPECT_EQ(runs + 1, skel->bss->own_runs);
+}
+
+/* Others are told again once it has gone, though nobody else has come for what is armed. */
+TEST_F(marks_loop, goes_with_its_tracer)
+{
+	struct marks_bpf *skel = self->skel;
+	int inner = bpf_map__fd(skel->maps.other), innocent;
+	__u64 end = now_ns() + SETTLE_MS * NSEC_PER_MSEC, value = 1;
+	struct map_trace_info info = {};
+	__u32 zero = 0, three = 3;
+
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.outer), &zero, &inner, BPF_ANY));
+	ASSERT_EQ(0, bpf_map_update_elem(inner, &three, &value, BPF_ANY));
+	innocent = attach_to(skel->progs.synced, skel->maps.other);
+	ASSERT_LE(0, innocent);
+	self->link = attach_to(skel->progs.writes_its_source_unseen, skel->maps.other);
+	ASSERT_LE(0, self->link);
+	ASSERT_EQ(0, bpf_map_update_elem(inner, &zero, &value, BPF_ANY));
+	while (!info.lost && now_ns() < end && !usleep(10000))
+		ASSERT_EQ(0, map_trace_get_info(innocent, &info));
+	EXPECT_EQ(1, info.lost);
+
+	skel->bss->key = 3;
+	skel->bss->new_value = 7;
+	ASSERT_EQ(0, run_program(skel->progs.store_in_inner_map, NULL, 0));
+	usleep(500000);
+	ASSERT_EQ(0, bpf_map_lookup_elem(bpf_map__fd(skel->maps.mirror), &three, &value));
+	EXPECT_NE(7, value);
+	close(self->link);
+	self->link = -1;
+	while (value != 7 && now_ns() < end && !usleep(10000))
+		ASSERT_EQ(0, bpf_map_lookup_elem(bpf_map__fd(skel->maps.mirror), &three, &value));
+	EXPECT_EQ(7, value);
+	close(innocent);
 }
 
 TEST_HARNESS_MAIN

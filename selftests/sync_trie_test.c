@@ -179,6 +179,10 @@ TEST_F(sync_trie, shorter_prefix_is_another_key)
 	EXPECT_EQ(0, map_trace_flush(self->link, &longer, 1, 0, &left));
 	EXPECT_EQ(1, count(self->mirror));
 	EXPECT_EQ(0, count_wrong(self));
+	/* What is no prefix is no key. */
+	longer.prefixlen = 33;
+	EXPECT_EQ(-EINVAL, map_trace_flush(self->link, &longer, 1, 0, &left));
+	EXPECT_EQ(0, map_trace_flush(self->link, NULL, 0, 0, &left));
 }
 
 /* Of all lengths, one within the other, with nodes between them that are no elements */
@@ -231,6 +235,56 @@ static void *race(void *argument)
 	return NULL;
 }
 
+/* Addresses that stay; what comes and goes between them is odd, or shorter. */
+static struct prefix address(__u32 i)
+{
+	return (struct prefix){ 32, { i % 4, i / 4 % 4, i / 16, 2 * (i % 128) } };
+}
+
+/* A walk goes on behind prefixes that have gone meanwhile, and meets all that stay. */
+TEST_F(sync_trie, flush_meets_all_that_stays)
+{
+	struct racer racer = { .prog = self->skel->progs.churn_between, .cpu = 1 };
+	__u64 value, seen;
+	__u32 i, stop = 0;
+	int round;
+
+	if (online_cpus() < CPUS)
+		SKIP(return, "needs 2 CPUs");
+	ASSERT_EQ(0, pin_to_cpu(0));
+	for (i = 0; i < NR_PREFIXES; i++) {
+		struct prefix key = address(i);
+
+		value = i;
+		ASSERT_EQ(0, bpf_map_update_elem(self->source, &key, &value, BPF_ANY));
+	}
+	attach(_metadata, self);
+	racer.stop = &stop;
+	ASSERT_EQ(0, pthread_create(&racer.thread, NULL, race, &racer));
+	for (round = 0; round < 10; round++) {
+		/* As if somebody had missed all of them */
+		for (i = 0; i < NR_PREFIXES; i++) {
+			struct prefix key = address(i);
+
+			ASSERT_EQ(0, bpf_map_delete_elem(self->mirror, &key));
+		}
+		ASSERT_EQ(0, map_trace_flush(self->link, NULL, 0, 0, NULL));
+		for (i = 0; i < NR_PREFIXES; i++) {
+			struct prefix key = address(i);
+
+			ASSERT_EQ(0, bpf_map_lookup_elem(self->mirror, &key, &seen))
+				TH_LOG("%u in round %d", i, round);
+			EXPECT_EQ(i, seen);
+		}
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(racer.thread, NULL));
+	EXPECT_EQ(0, racer.err);
+	EXPECT_LT(0, self->bss->operations);
+	EXPECT_EQ(0, map_trace_flush(self->link, NULL, 0, 0, NULL));
+	EXPECT_EQ(0, count_wrong(self));
+}
+
 /* From before the attach, so that what it goes through changes meanwhile */
 TEST_F(sync_trie, converges_where_cpus_race)
 {
@@ -255,6 +309,7 @@ TEST_F(sync_trie, converges_where_cpus_race)
 		EXPECT_EQ(0, racers[i].err);
 	}
 	EXPECT_EQ(0, count_wrong_in_the_end(self));
+	self->bss->fails_each = 0;
 	EXPECT_EQ(0, map_trace_flush(self->link, NULL, 0, 0, NULL));
 	EXPECT_EQ(0, count_wrong(self));
 	EXPECT_GE(NR_HOT, count(self->mirror));

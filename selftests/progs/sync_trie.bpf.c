@@ -105,6 +105,30 @@ int churn(void *ctx)
 	return 0;
 }
 
+/* Prefixes between addresses whose last byte is even */
+SEC("raw_tp")
+int churn_between(void *ctx)
+{
+	int i;
+
+	bpf_for(i, 0, 100) {
+		__u32 random = bpf_get_prandom_u32();
+		struct prefix prefix = {
+			.prefixlen = 8 + (random >> 8) % 25,
+			.data = { random >> 16 & 3, random >> 18 & 3, random >> 20 & 63,
+				  random >> 26 | 1 },
+		};
+		__u64 value = random;
+
+		if (random % 2)
+			bpf_map_update_elem(&source, &prefix, &value, BPF_ANY);
+		else
+			bpf_map_delete_elem(&source, &prefix);
+		__sync_fetch_and_add(&operations, 1);
+	}
+	return 0;
+}
+
 SEC("syscall")
 int churn_sleepable(void *ctx)
 {

@@ -1,95 +1,66 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 12: every failure leaves nothing behind. Each allocation on the way of a
- * system call fails once, in turn: the call reports it or gets along without, and the
- * next one works. What was lost on the way is found by kmemleak and by the module,
- * which could not be removed.
+ * Contract 12: every failure leaves nothing behind. Each allocation, and each copy of memory
+ * of user space, on the way of a system call fails once, in turn, until a pass meets none: the
+ * call reports it or gets along without, and the next one works. Then the same with each
+ * allocation and all that come after it. What was lost on the way is found by kmemleak and by
+ * the module, which could not be removed. The last test prints what was tried.
  */
 #include "testing_helpers.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <linux/bpf.h>
 
+#include "fault_injection.h"
 #include "progs/operation.h"
+#include "progs/sync.h"
 #include "basic.skel.h"
 #include "loops.skel.h"
+#include "sync.skel.h"
 
-#define FAILSLAB "/sys/kernel/debug/failslab/"
-/* More allocations than any of the calls makes */
-#define MAX_NTH 200
+/* More of them than any of the calls meets */
+#define MAX_NTH 1000
 #define FREED_AFTER_MS 60000
+/* Some time for the worker, which rests for ten seconds at most */
+#define SETTLE_MS 120000
 
 FIXTURE(fault) {
-	struct basic_bpf *skel;
-	struct loaded *loaded;
-	int nth;
+	struct faults faults;
 };
-
-/* Files of debugfs cannot be written at an offset. */
-static int set(const char *path, const char *value)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	ssize_t len;
-
-	if (fd < 0)
-		return -errno;
-	len = write(fd, value, strlen(value));
-	close(fd);
-	return len < 0 ? -EIO : 0;
-}
 
 FIXTURE_SETUP(fault)
 {
-	char path[64];
+	int err;
 
 	ASSERT_EQ(0, map_trace_setup());
-	self->skel = basic_bpf__open();
-	ASSERT_NE(NULL, self->skel);
-	AUTOLOAD(self->skel->progs.mirror_update, self->skel->progs.trace_update_second);
-	ASSERT_EQ(0, basic_bpf__load(self->skel));
-	self->loaded = note_loaded(self->skel->obj);
-	ASSERT_NE(NULL, self->loaded);
-	snprintf(path, sizeof(path), "/proc/self/task/%d/fail-nth", gettid());
-	self->nth = open(path, O_RDWR | O_CLOEXEC);
-	if (self->nth < 0)
+	err = faults_open(&self->faults);
+	if (err == -ENOENT)
 		SKIP(return, "kernel without fault injection (CONFIG_FAULT_INJECTION)");
-	/* Allocations that may sleep are the ones that are wanted. */
-	ASSERT_EQ(0, set(FAILSLAB "ignore-gfp-wait", "N"));
-	/* The log is for what is not on purpose. */
-	ASSERT_EQ(0, set(FAILSLAB "verbose", "0"));
+	ASSERT_EQ(0, err);
 }
 
 FIXTURE_TEARDOWN(fault)
 {
-	close(self->nth);
-	basic_bpf__destroy(self->skel);
-	EXPECT_TRUE(loaded_is_gone(self->loaded));
+	faults_close(&self->faults);
 	/* A reference that is lost keeps the module. */
 	EXPECT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
 }
 
-/* The next allocation but @nth - 1 of this thread fails. */
-static void arm(FIXTURE_DATA(fault) *self, int nth)
+/* Nothing refers to the module, as before the first attach. */
+static bool module_is_free(void)
 {
-	char number[16];
-	int len = snprintf(number, sizeof(number), "%d", nth);
+	__u64 end = now_ns() + FREED_AFTER_MS * NSEC_PER_MSEC;
 
-	if (pwrite(self->nth, number, len, 0) != len)
-		abort();
-}
-
-/* Whether there were that many allocations */
-static bool disarm(FIXTURE_DATA(fault) *self)
-{
-	char number[16] = {};
-
-	if (pread(self->nth, number, sizeof(number) - 1, 0) <= 0)
-		abort();
-	if (pwrite(self->nth, "0", 1, 0) != 1)
-		abort();
-	return atoi(number) == 0;
+	while (map_trace_module_references()) {
+		if (now_ns() > end)
+			return false;
+		usleep(1000);
+	}
+	return true;
 }
 
 static __s64 update(struct basic_bpf *skel, __u32 key)
@@ -100,56 +71,131 @@ static __s64 update(struct basic_bpf *skel, __u32 key)
 	return ret ? ret : op.ret;
 }
 
-TEST_F_TIMEOUT(fault, attach, 400)
-{
-	int mirror = bpf_map__fd(self->skel->maps.mirror);
-	int nth, link, failures = 0;
+struct kind {
+	const char *path;
+	enum bpf_map_type type;
+};
 
-	for (nth = 1; nth < MAX_NTH; nth++) {
-		/* It writes to a map: the loop check has an edge to look at, and to keep. */
-		int prog = bpf_program__fd(self->skel->progs.mirror_update);
+/* What @prog follows is in @mirror. */
+static void fail_attach(struct __test_metadata *_metadata, struct faults *faults,
+			const struct kind *kind, int prog, __u32 trace_type, int mirror)
+{
+	const __u32 key = 1;
+	bool failed = true;
+	int nth;
+
+	faults_new_row(faults, kind->path);
+	for (nth = 1; failed; nth++) {
 		/* It never had a tracer. */
-		int map = bpf_map_create(BPF_MAP_TYPE_HASH, "fresh", sizeof(__u32),
-					 sizeof(__u64), 4, NULL);
+		int map = bpf_map_create(kind->type, "fresh", sizeof(__u32), sizeof(__u64), 4,
+					 NULL);
+		__u64 value[MAX_CPUS] = { 1, 1, 1, 1, 1, 1, 1, 1 };
 		__u32 id = id_of_map(map);
-		__u64 value = 1;
-		__u32 key = 1;
-		bool failed;
+		int link;
 
 		ASSERT_LE(0, map);
-		arm(self, nth);
-		link = map_trace_attach(prog, map, UPDATE, 0);
-		failed = disarm(self);
+		ASSERT_LT(nth, MAX_NTH);
+		bpf_map_delete_elem(mirror, &key);
+		faults_arm(faults, nth);
+		link = map_trace_attach(prog, map, trace_type, 0);
+		failed = faults_disarm(faults);
+		if (failed)
+			faults_count(faults, link < 0 ? link : 0);
 		if (link < 0) {
-			EXPECT_EQ(-ENOMEM, link);
-			EXPECT_TRUE(failed);
-			failures++;
+			EXPECT_EQ(faults->injector->err, link) TH_LOG("%s %d", kind->path, nth);
+			ASSERT_TRUE(failed);
 			/* The map is as it was: it does not hold the module. */
-			EXPECT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS))
-				TH_LOG("allocation %d: the module is held", nth);
-			ASSERT_EQ(0, map_trace_module_load());
+			EXPECT_TRUE(module_is_free()) TH_LOG("%s %d", kind->path, nth);
+			/* Not half attached */
+			ASSERT_EQ(0, bpf_map_update_elem(map, &key, value, BPF_ANY));
+			EXPECT_NE(0, bpf_map_delete_elem(mirror, &key));
+			link = map_trace_attach(prog, map, trace_type, 0);
+			ASSERT_LE(0, link) TH_LOG("the next one: %s", strerror(-link));
 		}
-		/* Not half attached */
-		ASSERT_EQ(0, bpf_map_update_elem(map, &key, &value, BPF_ANY));
-		EXPECT_EQ(link >= 0, !bpf_map_delete_elem(mirror, &key))
-			TH_LOG("allocation %d: link %d", nth, link);
-		if (link >= 0)
-			close(link);
+		value[0] = 2;
+		ASSERT_EQ(0, bpf_map_update_elem(map, &key, value, BPF_ANY));
+		EXPECT_EQ(0, bpf_map_delete_elem(mirror, &key)) TH_LOG("%s %d", kind->path, nth);
+		close(link);
 		close(map);
-		EXPECT_TRUE(is_gone(bpf_map_get_next_id, id)) TH_LOG("allocation %d", nth);
+		EXPECT_TRUE(is_gone(bpf_map_get_next_id, id)) TH_LOG("%s %d", kind->path, nth);
 		/* The next one has to begin with a module that nothing holds. */
-		ASSERT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
-		ASSERT_EQ(0, map_trace_module_load());
-		if (!failed)
-			break;
+		ASSERT_TRUE(module_is_free()) TH_LOG("%s %d", kind->path, nth);
 	}
-	TH_LOG("%d allocations, %d failures", nth - 1, failures);
-	EXPECT_LT(nth, MAX_NTH);
-	/*
-	 * The information, the tracer, what it writes and the edges of that, twice, where
-	 * the loop check begins, twice, the link, its file, the array, the list
-	 */
-	EXPECT_LE(11, failures);
+}
+
+TEST_F_TIMEOUT(fault, attach, 900)
+{
+	struct faults *faults = &self->faults;
+	static const struct kind kind = { "attach, updates", BPF_MAP_TYPE_HASH };
+	struct basic_bpf *skel = basic_bpf__open();
+	struct loaded *loaded;
+
+	ASSERT_NE(NULL, skel);
+	/* It writes to a map: the loop check has an edge to look at, and to keep. */
+	AUTOLOAD(skel->progs.mirror_update);
+	ASSERT_EQ(0, basic_bpf__load(skel));
+	loaded = note_loaded(skel->obj);
+	FOR_EACH_INJECTOR(faults) {
+		fail_attach(_metadata, faults, &kind, bpf_program__fd(skel->progs.mirror_update),
+			    UPDATE, bpf_map__fd(skel->maps.mirror));
+		/*
+		 * The information, the tracer, what it writes and the edges of that, twice,
+		 * where the loop check begins, twice, the link, its file, the array, the list
+		 */
+		if (faults_are_of_memory(faults))
+			EXPECT_LE(11, faults_refused(faults));
+	}
+	basic_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+/* Only these programs of the skeleton: loading takes most of the time. */
+static struct sync_bpf *load_sync(void)
+{
+	struct sync_bpf *skel = sync_bpf__open();
+	struct bpf_program *prog;
+
+	if (!skel)
+		return NULL;
+	bpf_object__for_each_program(prog, skel->obj)
+		bpf_program__set_autoload(prog, prog == skel->progs.synced ||
+					  prog == skel->progs.synced_negated ||
+					  prog == skel->progs.update_range ||
+					  prog == skel->progs.write_through_pointers);
+	if (sync_bpf__load(skel)) {
+		sync_bpf__destroy(skel);
+		return NULL;
+	}
+	return skel;
+}
+
+TEST_F_TIMEOUT(fault, attach_of_states, 1800)
+{
+	struct faults *faults = &self->faults;
+	static const struct kind kinds[] = {
+		{ "attach, states of a HASH", BPF_MAP_TYPE_HASH },
+		{ "attach, states of an ARRAY", BPF_MAP_TYPE_ARRAY },
+		{ "attach, states of an LRU_HASH", BPF_MAP_TYPE_LRU_HASH },
+		{ "attach, states of a PERCPU_HASH", BPF_MAP_TYPE_PERCPU_HASH },
+	};
+	struct sync_bpf *skel = load_sync();
+	struct loaded *loaded;
+	unsigned int i;
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	FOR_EACH_INJECTOR(faults) {
+		for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+			fail_attach(_metadata, faults, &kinds[i],
+				    bpf_program__fd(skel->progs.synced), map_trace_type_sync(),
+				    bpf_map__fd(skel->maps.mirror));
+			/* As above, and the counters, the queue, the worker and its buffers */
+			if (faults_are_of_memory(faults))
+				EXPECT_LE(17, faults_refused(faults));
+		}
+	}
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
 static int attach_updater(const struct bpf_program *prog, const struct bpf_map *map)
@@ -158,28 +204,69 @@ static int attach_updater(const struct bpf_program *prog, const struct bpf_map *
 }
 
 /* Without memory, the old program goes on, and its writes are those that count. */
-TEST_F_TIMEOUT(fault, update_prog, 400)
+static void fail_update_prog(struct __test_metadata *_metadata, struct faults *faults,
+			     struct loops_bpf *loops, int link)
 {
-	struct loops_bpf *loops = loops_bpf__open();
-	int before, link, after, back, old, new, nth, failures = 0;
+	int old = bpf_program__fd(loops->progs.update_counts);
+	int new = bpf_program__fd(loops->progs.update_updates_m2);
+	int m1 = bpf_map__fd(loops->maps.m1), m2 = bpf_map__fd(loops->maps.m2);
 	struct map_trace_info info;
-	struct loaded *loaded;
+	bool failed = true;
 	__u64 value = 1;
 	__u32 key = 1;
-	int m1, m2;
+	int nth, back;
+
+	faults_new_row(faults, "update_prog, updates");
+	for (nth = 1; failed; nth++) {
+		int err;
+
+		ASSERT_LT(nth, MAX_NTH);
+		faults_arm(faults, nth);
+		err = map_trace_update(link, new, -1);
+		failed = faults_disarm(faults);
+		if (failed)
+			faults_count(faults, err);
+		if (err) {
+			EXPECT_EQ(faults->injector->err, err);
+			ASSERT_TRUE(failed);
+		}
+		ASSERT_EQ(0, map_trace_get_info(link, &info));
+		EXPECT_EQ(id_of_program(err ? old : new), info.prog_id)
+			TH_LOG("%d: %s", nth, strerror(-err));
+		loops->bss->runs = 0;
+		ASSERT_EQ(0, bpf_map_update_elem(m1, &key, &value, BPF_ANY));
+		EXPECT_EQ(err ? 1 : 0, loops->bss->runs);
+		EXPECT_EQ(!err, !bpf_map_delete_elem(m2, &key));
+		/* Only the new one leads to where this comes from. */
+		back = attach_updater(loops->progs.update_updates_m1, loops->maps.m2);
+		if (err) {
+			EXPECT_LE(0, back) TH_LOG("%d: %s", nth, strerror(-back));
+		} else {
+			EXPECT_EQ(-ELOOP, back);
+		}
+		if (back >= 0) {
+			ASSERT_EQ(0, map_trace_detach(back));
+			close(back);
+			/* The next one succeeds. */
+			ASSERT_EQ(0, map_trace_update(link, new, -1));
+		}
+		ASSERT_EQ(0, map_trace_update(link, old, -1));
+	}
+}
+
+TEST_F_TIMEOUT(fault, update_prog, 900)
+{
+	struct faults *faults = &self->faults;
+	struct loops_bpf *loops = loops_bpf__open();
+	struct loaded *loaded;
+	int before, link, after;
 
 	ASSERT_NE(NULL, loops);
-	bpf_program__set_autoload(loops->progs.update_counts, true);
-	bpf_program__set_autoload(loops->progs.update_updates_m1, true);
-	bpf_program__set_autoload(loops->progs.update_updates_m2, true);
-	bpf_program__set_autoload(loops->progs.update_updates_m3, true);
+	AUTOLOAD(loops->progs.update_counts, loops->progs.update_updates_m1,
+		 loops->progs.update_updates_m2, loops->progs.update_updates_m3);
 	ASSERT_EQ(0, loops_bpf__load(loops));
 	loaded = note_loaded(loops->obj);
 	ASSERT_NE(NULL, loaded);
-	old = bpf_program__fd(loops->progs.update_counts);
-	new = bpf_program__fd(loops->progs.update_updates_m2);
-	m1 = bpf_map__fd(loops->maps.m1);
-	m2 = bpf_map__fd(loops->maps.m2);
 
 	/* m0 -> m1 -> m2 -> m3: the loop check has to look in both directions. */
 	before = attach_updater(loops->progs.update_updates_m1, loops->maps.m0);
@@ -188,45 +275,12 @@ TEST_F_TIMEOUT(fault, update_prog, 400)
 	ASSERT_LE(0, link);
 	after = attach_updater(loops->progs.update_updates_m3, loops->maps.m2);
 	ASSERT_LE(0, after);
-
-	for (nth = 1; nth < MAX_NTH; nth++) {
-		bool failed;
-		int err;
-
-		arm(self, nth);
-		err = map_trace_update(link, new, -1);
-		failed = disarm(self);
-		if (err) {
-			EXPECT_EQ(-ENOMEM, err);
-			EXPECT_TRUE(failed);
-			failures++;
-		}
-		ASSERT_EQ(0, map_trace_get_info(link, &info));
-		EXPECT_EQ(id_of_program(err ? old : new), info.prog_id)
-			TH_LOG("allocation %d: %s", nth, strerror(-err));
-		loops->bss->runs = 0;
-		ASSERT_EQ(0, bpf_map_update_elem(m1, &key, &value, BPF_ANY));
-		EXPECT_EQ(err ? 1 : 0, loops->bss->runs);
-		EXPECT_EQ(!err, !bpf_map_delete_elem(m2, &key));
-		/* Only the new one leads to where this comes from. */
-		back = attach_updater(loops->progs.update_updates_m1, loops->maps.m2);
-		if (err) {
-			EXPECT_LE(0, back) TH_LOG("allocation %d: %s", nth, strerror(-back));
-		} else {
-			EXPECT_EQ(-ELOOP, back);
-		}
-		if (back >= 0) {
-			ASSERT_EQ(0, map_trace_detach(back));
-			close(back);
-		}
-		ASSERT_EQ(0, map_trace_update(link, old, -1));
-		if (!failed)
-			break;
+	FOR_EACH_INJECTOR(faults) {
+		fail_update_prog(_metadata, faults, loops, link);
+		/* What it writes, the edges, twice, and the loop check, twice in each direction */
+		if (faults_are_of_memory(faults))
+			EXPECT_LE(7, faults_refused(faults));
 	}
-	TH_LOG("%d allocations, %d failures", nth - 1, failures);
-	EXPECT_LT(nth, MAX_NTH);
-	/* What it writes, the edges, twice, and the loop check, twice in each direction */
-	EXPECT_LE(7, failures);
 	close(before);
 	close(link);
 	close(after);
@@ -234,67 +288,423 @@ TEST_F_TIMEOUT(fault, update_prog, 400)
 	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
-TEST_F(fault, contract_12_detach_cannot_fail)
+static bool mirror_has(struct sync_bpf *skel, __u32 key, __u64 value)
 {
-	int nth;
+	__u64 seen;
 
-	for (nth = 1; nth < MAX_NTH; nth++) {
-		int first = attach_to(self->skel->progs.trace_update, self->skel->maps.source);
-		int second = attach_to(self->skel->progs.trace_update_second,
-				       self->skel->maps.source);
-		bool failed;
-
-		ASSERT_LE(0, first);
-		ASSERT_LE(0, second);
-		arm(self, nth);
-		EXPECT_EQ(0, map_trace_detach(first));
-		failed = disarm(self);
-
-		self->skel->bss->nr_events = 0;
-		ASSERT_EQ(0, update(self->skel, 1));
-		EXPECT_EQ(1, self->skel->bss->nr_events);
-		EXPECT_EQ(2, self->skel->bss->events[0].tracer);
-		close(first);
-		close(second);
-		ASSERT_EQ(0, update(self->skel, 1));
-		EXPECT_EQ(1, self->skel->bss->nr_events);
-		if (!failed)
-			break;
-	}
-	TH_LOG("%d allocations", nth - 1);
-	/* The shorter array: without memory for it, the old one stays. */
-	EXPECT_LT(1, nth);
-	EXPECT_LT(nth, MAX_NTH);
+	return !bpf_map_lookup_elem(bpf_map__fd(skel->maps.mirror), &key, &seen) &&
+	       seen == value;
 }
 
-TEST_F(fault, load_of_a_tracer)
+static bool mirror_gets(struct sync_bpf *skel, __u32 key, __u64 value)
 {
-	int nth, failures = 0;
-	bool failed = true;
+	__u64 end = now_ns() + SETTLE_MS * NSEC_PER_MSEC;
 
-	for (nth = 1; nth < 5 * MAX_NTH && failed; nth++) {
-		LIBBPF_OPTS(bpf_prog_load_opts, opts,
-			    .expected_attach_type = map_trace_attach_type(),
-			    .attach_btf_id = map_trace_target_id("bpf_map_trace__delete_elem"));
-		static const struct bpf_insn insns[] = {
-			{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
-			{ .code = BPF_JMP | BPF_EXIT },
-		};
-		int fd;
+	while (!mirror_has(skel, key, value) && now_ns() < end)
+		usleep(1000);
+	return mirror_has(skel, key, value);
+}
 
-		arm(self, nth);
-		fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "tracer", "GPL", insns, 2, &opts);
-		failed = disarm(self);
-		if (fd < 0) {
-			failures++;
-			EXPECT_TRUE(failed) TH_LOG("load: %s", strerror(-fd));
-		} else {
-			close(fd);
+/* The new program is told all. Without memory, the old one goes on to be told. */
+TEST_F_TIMEOUT(fault, update_prog_of_states, 900)
+{
+	struct faults *faults = &self->faults;
+	struct sync_bpf *skel = load_sync();
+	int link, source, old, new, nth, err;
+	struct map_trace_info info;
+	struct loaded *loaded;
+	__u64 value = 7;
+	__u32 key = 3;
+	bool failed;
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	source = bpf_map__fd(skel->maps.source);
+	old = bpf_program__fd(skel->progs.synced);
+	new = bpf_program__fd(skel->progs.synced_negated);
+	link = attach_to(skel->progs.synced, skel->maps.source);
+	ASSERT_LE(0, link);
+	ASSERT_EQ(0, bpf_map_update_elem(source, &key, &value, BPF_ANY));
+	FOR_EACH_INJECTOR(faults) {
+		faults_new_row(faults, "update_prog, states");
+		failed = true;
+		for (nth = 1; failed; nth++) {
+			ASSERT_LT(nth, MAX_NTH);
+			faults_arm(faults, nth);
+			err = map_trace_update(link, new, -1);
+			failed = faults_disarm(faults);
+			if (failed)
+				faults_count(faults, err);
+			ASSERT_EQ(0, map_trace_get_info(link, &info));
+			EXPECT_EQ(id_of_program(err ? old : new), info.prog_id);
+			if (err) {
+				EXPECT_EQ(faults->injector->err, err);
+				ASSERT_TRUE(failed);
+				ASSERT_EQ(0, bpf_map_update_elem(source, &key, &value, BPF_ANY));
+				EXPECT_TRUE(mirror_has(skel, key, value));
+				ASSERT_EQ(0, map_trace_update(link, new, -1));
+			}
+			EXPECT_TRUE(mirror_gets(skel, key, ~value));
+			ASSERT_EQ(0, map_trace_update(link, old, -1));
+			EXPECT_TRUE(mirror_gets(skel, key, value));
 		}
 	}
-	TH_LOG("%d allocations, %d failures", nth - 1, failures);
-	EXPECT_FALSE(failed);
-	EXPECT_LT(0, failures);
+	close(link);
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+TEST_F_TIMEOUT(fault, contract_12_detach_cannot_fail, 600)
+{
+	struct faults *faults = &self->faults;
+	struct basic_bpf *skel = basic_bpf__open();
+	struct loaded *loaded;
+	bool failed;
+	int nth;
+
+	ASSERT_NE(NULL, skel);
+	AUTOLOAD(skel->progs.trace_update_second);
+	ASSERT_EQ(0, basic_bpf__load(skel));
+	loaded = note_loaded(skel->obj);
+	FOR_EACH_INJECTOR(faults) {
+		faults_new_row(faults, "detach");
+		failed = true;
+		for (nth = 1; failed; nth++) {
+			int first = attach_to(skel->progs.trace_update, skel->maps.source);
+			int second = attach_to(skel->progs.trace_update_second,
+					       skel->maps.source);
+			int err;
+
+			ASSERT_LT(nth, MAX_NTH);
+			ASSERT_LE(0, first);
+			ASSERT_LE(0, second);
+			faults_arm(faults, nth);
+			err = map_trace_detach(first);
+			failed = faults_disarm(faults);
+			if (failed)
+				faults_count(faults, err);
+			if (faults->injector == &injectors[ONE_COPY] && err == -EFAULT)
+				/* It did not come so far that the link was known. */
+				err = map_trace_detach(first);
+			EXPECT_EQ(0, err);
+
+			skel->bss->nr_events = 0;
+			ASSERT_EQ(0, update(skel, 1));
+			EXPECT_EQ(1, skel->bss->nr_events);
+			EXPECT_EQ(2, skel->bss->events[0].tracer);
+			close(first);
+			close(second);
+			ASSERT_EQ(0, update(skel, 1));
+			EXPECT_EQ(1, skel->bss->nr_events);
+		}
+		/* The shorter array: without memory for it, the old one stays. */
+		if (faults_are_of_memory(faults))
+			EXPECT_LT(0, faults_tried(faults));
+	}
+	basic_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+/* The program writes where nobody is told, so that it is the flush that tells it. */
+static int write_through_pointer(struct sync_bpf *skel, __u32 key)
+{
+	skel->bss->from = key;
+	skel->bss->to = key + 1;
+	return run_program(skel->progs.write_through_pointers, NULL, 0);
+}
+
+static void fail_flush(struct __test_metadata *_metadata, struct faults *faults,
+		       struct sync_bpf *skel, int link, bool with_keys)
+{
+	/* One that is there, and one that only the mirror has */
+	__u32 keys[] = { 3, 400 }, count_of_keys = with_keys ? 2 : 0;
+	int source = bpf_map__fd(skel->maps.source), mirror = bpf_map__fd(skel->maps.mirror);
+	bool failed = true;
+	__u64 value, ghost = 1;
+	int nth, err;
+
+	faults_new_row(faults, with_keys ? "flush with keys" : "flush");
+	for (nth = 1; failed; nth++) {
+		ASSERT_LT(nth, MAX_NTH);
+		ASSERT_EQ(0, bpf_map_update_elem(mirror, &keys[1], &ghost, BPF_ANY));
+		ASSERT_EQ(0, write_through_pointer(skel, keys[0]));
+		faults_arm(faults, nth);
+		err = map_trace_flush(link, with_keys ? keys : NULL, count_of_keys, 0, NULL);
+		failed = faults_disarm(faults);
+		if (failed)
+			faults_count(faults, err);
+		if (err) {
+			EXPECT_EQ(faults->injector->err, err) TH_LOG("flush %d", nth);
+			ASSERT_TRUE(failed);
+			EXPECT_EQ(0, map_trace_flush(link, with_keys ? keys : NULL,
+						     count_of_keys, 0, NULL));
+		}
+		ASSERT_EQ(0, bpf_map_lookup_elem(source, &keys[0], &value));
+		EXPECT_TRUE(mirror_has(skel, keys[0], value));
+		EXPECT_EQ(!with_keys, mirror_has(skel, keys[1], ghost));
+	}
+	/* The buffers of keys and of a value, and what is queued. One that fails is tried again
+	 * for memory of another kind.
+	 */
+	if (faults_are_of_memory(faults))
+		EXPECT_LE(3, faults_tried(faults));
+	if (faults->injector == &injectors[ALL_ALLOCATIONS])
+		EXPECT_LE(3, faults_refused(faults));
+}
+
+TEST_F_TIMEOUT(fault, flush, 600)
+{
+	struct faults *faults = &self->faults;
+	struct sync_bpf *skel = load_sync();
+	struct loaded *loaded;
+	int link;
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	link = attach_to(skel->progs.synced, skel->maps.source);
+	ASSERT_LE(0, link);
+	skel->bss->to = 10;
+	ASSERT_EQ(0, run_program(skel->progs.update_range, NULL, 0));
+	FOR_EACH_INJECTOR(faults) {
+		fail_flush(_metadata, faults, skel, link, false);
+		fail_flush(_metadata, faults, skel, link, true);
+	}
+	close(link);
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+TEST_F_TIMEOUT(fault, load_of_a_tracer, 900)
+{
+	struct faults *faults = &self->faults;
+	static const struct bpf_insn insns[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, opts,
+		    .expected_attach_type = map_trace_attach_type());
+	static const char * const targets[] = {
+		"bpf_map_trace__delete_elem", "bpf_map_trace__sync_elem",
+	};
+	static const char * const paths[] = { "load, deletes", "load, states" };
+	unsigned int i;
+	bool failed;
+	int nth, fd;
+
+	for (i = 0; i < 2; i++) {
+		opts.attach_btf_id = map_trace_target_id(targets[i]);
+		FOR_EACH_INJECTOR(faults) {
+			faults_new_row(faults, paths[i]);
+			failed = true;
+			for (nth = 1; failed; nth++) {
+				ASSERT_LT(nth, MAX_NTH);
+				faults_arm(faults, nth);
+				fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "tracer", "GPL", insns,
+						   2, &opts);
+				failed = faults_disarm(faults);
+				if (failed)
+					faults_count(faults, fd < 0 ? fd : 0);
+				if (fd < 0) {
+					/* What bpf(2) says without memory for the program itself */
+					if (fd != -EINVAL)
+						EXPECT_EQ(faults->injector->err, fd);
+					ASSERT_TRUE(failed);
+					fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "tracer",
+							   "GPL", insns, 2, &opts);
+					ASSERT_LE(0, fd);
+				}
+				close(fd);
+			}
+			EXPECT_LT(0, faults_refused(faults));
+		}
+	}
+}
+
+/* Where a function of the kernel is. 0 or a negative errno */
+static int find_function(const char *name, unsigned long *start, unsigned long *end)
+{
+	FILE *file = fopen("/proc/kallsyms", "r");
+	unsigned long address;
+	char symbol[256];
+
+	if (!file)
+		return -errno;
+	*start = 0;
+	while (fscanf(file, "%lx %*c %255s%*[^\n]", &address, symbol) == 2)
+		if (!strcmp(symbol, name))
+			*start = address;
+	*end = ~0UL;
+	rewind(file);
+	while (fscanf(file, "%lx %*c %255s%*[^\n]", &address, symbol) == 2)
+		if (address > *start && address < *end)
+			*end = address;
+	fclose(file);
+	return *start ? 0 : -ENOENT;
+}
+
+/* Not what the kernel's loader of modules does around it, which is not made for that */
+TEST_F_TIMEOUT(fault, module_init, 900)
+{
+	struct faults *faults = &self->faults;
+	unsigned long start, end;
+	bool failed;
+	int ko, nth;
+
+	ASSERT_EQ(0, find_function("do_one_initcall", &start, &end));
+	ko = open(getenv("MAP_TRACE_KO") ?: "", O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, ko);
+	FOR_EACH_INJECTOR(faults) {
+		faults_limit_to(faults, start, end);
+		faults_new_row(faults, "module init");
+		failed = true;
+		for (nth = 1; failed; nth++) {
+			int err;
+
+			ASSERT_LT(nth, MAX_NTH);
+			ASSERT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
+			faults_arm(faults, nth);
+			err = syscall(__NR_finit_module, ko, "", 0) ? -errno : 0;
+			failed = faults_disarm(faults);
+			if (failed)
+				faults_count(faults, err);
+			EXPECT_EQ(!err, map_trace_module_loaded());
+			if (err) {
+				EXPECT_EQ(faults->injector->err, err) TH_LOG("init %d", nth);
+				ASSERT_TRUE(failed);
+				ASSERT_EQ(0, map_trace_module_load());
+			}
+		}
+		/* The queue of the workers, and what sysfs has of it */
+		if (faults_are_of_memory(faults))
+			EXPECT_LE(2, faults_refused(faults));
+	}
+	close(ko);
+}
+
+/* Where the code of the module is. 0 or a negative errno */
+static int find_module(unsigned long *start, unsigned long *end)
+{
+	FILE *file = fopen("/proc/modules", "r");
+	char line[512], name[64];
+	unsigned long size;
+	int err = -ENOENT;
+
+	if (!file)
+		return -errno;
+	while (err && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63s %lu %*d %*s %*s %lx", name, &size, start) == 3 &&
+		    !strcmp(name, "map_trace"))
+			err = 0;
+	fclose(file);
+	*end = *start + size;
+	return err;
+}
+
+/* The same */
+TEST_F_TIMEOUT(fault, module_exit, 900)
+{
+	struct faults *faults = &self->faults;
+	unsigned long start, end;
+	bool failed;
+	int nth;
+
+	FOR_EACH_INJECTOR(faults) {
+		faults_new_row(faults, "module exit");
+		failed = true;
+		for (nth = 1; failed; nth++) {
+			ASSERT_LT(nth, MAX_NTH);
+			ASSERT_EQ(0, map_trace_module_load());
+			ASSERT_TRUE(module_is_free());
+			ASSERT_EQ(0, find_module(&start, &end));
+			faults_limit_to(faults, start, end);
+			faults_arm(faults, nth);
+			EXPECT_EQ(0, map_trace_module_unload());
+			failed = faults_disarm(faults);
+			if (failed)
+				faults_count(faults, 0);
+			EXPECT_FALSE(map_trace_module_loaded());
+		}
+	}
+	/* For the teardown */
+	ASSERT_EQ(0, map_trace_module_load());
+}
+
+/* The worker is nobody's thread: so many in a row fail of those that the module makes there. */
+#define WORKER_FAULTS 3
+
+static void begin_worker_faults(struct __test_metadata *_metadata, struct faults *faults,
+				const char *path)
+{
+	unsigned long start, end;
+
+	ASSERT_EQ(0, find_module(&start, &end));
+	faults_arm_workers(faults, 0);
+	faults_limit_to(faults, start, end);
+	faults_new_row(faults, path);
+	faults_arm_workers(faults, WORKER_FAULTS);
+}
+
+static void end_worker_faults(struct faults *faults)
+{
+	unsigned int left;
+
+	for (left = faults_disarm_workers(faults); left; left--)
+		faults_count(faults, -ENOMEM);
+}
+
+/* What is there before, and what is written through pointers, is told once there is memory. */
+TEST_F_TIMEOUT(fault, worker, 600)
+{
+	struct faults *faults = &self->faults;
+	struct sync_bpf *skel = load_sync();
+	struct loaded *loaded;
+	__u32 key = 3;
+	__u64 value;
+	int link;
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	skel->bss->to = 10;
+	ASSERT_EQ(0, run_program(skel->progs.update_range, NULL, 0));
+	ASSERT_EQ(0, bpf_map_lookup_elem(bpf_map__fd(skel->maps.source), &key, &value));
+	link = attach_to(skel->progs.synced, skel->maps.source);
+	ASSERT_LE(0, link);
+	ASSERT_TRUE(mirror_gets(skel, key, value));
+	begin_worker_faults(_metadata, faults, "replay, by the worker");
+	ASSERT_EQ(0, map_trace_update(link, bpf_program__fd(skel->progs.synced_negated), -1));
+	EXPECT_TRUE(mirror_gets(skel, key, ~value));
+	end_worker_faults(faults);
+
+	ASSERT_EQ(0, map_trace_update(link, bpf_program__fd(skel->progs.synced), -1));
+	EXPECT_TRUE(mirror_gets(skel, key, value));
+	begin_worker_faults(_metadata, faults, "marks, by the worker");
+	ASSERT_EQ(0, write_through_pointer(skel, key));
+	EXPECT_TRUE(mirror_gets(skel, key, value + 1000));
+	end_worker_faults(faults);
+	/* Room for the marks, each time that they are looked at */
+	EXPECT_EQ(WORKER_FAULTS, faults_tried(faults));
+	close(link);
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+/* The harness runs the tests of a fixture one after the other, and this one comes last. */
+FIXTURE(table) {
+};
+
+FIXTURE_SETUP(table)
+{
+}
+
+FIXTURE_TEARDOWN(table)
+{
+}
+
+TEST_F(table, what_was_tried)
+{
+	if (access("/sys/kernel/debug/kmemleak", F_OK))
+		SKIP(return, "kernel without kmemleak");
+	EXPECT_EQ(0, faults_print_table());
 }
 
 TEST_HARNESS_MAIN

@@ -30,6 +30,22 @@ struct {
 	__array(values, struct inner);
 } outer SEC(".maps");
 
+/* Of another size than the one that a program was loaded with, too */
+struct inner_array {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, NR_KEYS);
+	__type(key, __u32);
+	__type(value, __u64);
+} other_array SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__array(values, struct inner_array);
+} outer_of_arrays SEC(".maps");
+
 /* Values as in connection tables */
 struct timed {
 	__u64 value;
@@ -55,6 +71,18 @@ struct {
 	__type(value, struct worked);
 } works SEC(".maps");
 
+struct tasked {
+	__u64 value;
+	struct bpf_task_work work;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, NR_KEYS);
+	__type(key, __u32);
+	__type(value, struct tasked);
+} tasks SEC(".maps");
+
 struct locked {
 	struct bpf_spin_lock lock;
 	__u64 value;
@@ -75,6 +103,8 @@ __u32 failing;
 __u32 runs;
 /* How long each run takes: the worker rests for longer then */
 __u64 delay_ns;
+/* Those for what may have been written through a pointer */
+__u32 writes;
 /* A program that holds a pointer waits until it is let go, some seconds at most */
 __u32 held, released;
 
@@ -117,6 +147,8 @@ int locks_synced(struct bpf_map_trace_ctx__sync_elem *ctx)
 	struct locked *locked = ctx->value;
 	__u64 value;
 
+	if (ctx->reason == BPF_MAP_TRACE_REASON_WRITE)
+		__sync_fetch_and_add(&writes, 1);
 	if (!locked)
 		return follow(ctx->key, NULL);
 	value = locked->value;
@@ -337,6 +369,22 @@ int writes_its_source_unseen(struct bpf_map_trace_ctx__sync_elem *ctx)
 	return 0;
 }
 
+SEC("syscall")
+int store_in_inner_array(void *ctx)
+{
+	__u32 zero = 0, index = key;
+	void *map = bpf_map_lookup_elem(&outer_of_arrays, &zero);
+	__u64 *value;
+
+	if (!map)
+		return 1;
+	value = bpf_map_lookup_elem(map, &index);
+	if (!value)
+		return 2;
+	*value = new_value;
+	return 0;
+}
+
 static long write_each(struct bpf_map *map, __u32 *index, __u64 *value, void *ctx)
 {
 	*value = new_value + *index;
@@ -415,6 +463,35 @@ int start_work(void *ctx)
 	bpf_wq_init(&worked->work, &works, 0);
 	bpf_wq_set_callback(&worked->work, work_writes, 0);
 	return bpf_wq_start(&worked->work, 0) ? 2 : 0;
+}
+
+static int task_writes(struct bpf_map *map, void *index, void *value)
+{
+	struct tasked *tasked = value;
+
+	tasked->value = new_value;
+	__sync_fetch_and_add(&held, 1);
+	return 0;
+}
+
+SEC("map_trace/tasks/SYNC_ELEM")
+int tasks_synced(struct bpf_map_trace_ctx__sync_elem *ctx)
+{
+	struct tasked *tasked = ctx->value;
+
+	return follow(ctx->key, tasked ? &tasked->value : NULL);
+}
+
+SEC("syscall")
+int start_task_work(void *ctx)
+{
+	__u32 index = key;
+	struct tasked *tasked = bpf_map_lookup_elem(&tasks, &index);
+
+	if (!tasked)
+		return 1;
+	return bpf_task_work_schedule_signal(bpf_get_current_task_btf(), &tasked->work, &tasks,
+					     task_writes) ? 2 : 0;
 }
 
 SEC("syscall")

@@ -129,7 +129,8 @@ Variables
   ACCEL=      kvm or tcg; without it, KVM where a guest really boots
   CONFIG=     release or debug, in place of the target's own: debug for test,
               test-maptrace, test-mutants and selftests, else release; check, bench and series-*
-              take none; test takes release only with TESTS=, and cfi
+              take none; test takes release only with TESTS=, and cfi; kcsan looks for data
+              races, in soak, vm and test with TESTS=
   CPUS=       how many the guest of make vm has, without it 2, how many are busy in
               make bench-maptrace, without it 4, or of make soak, without it 4
   V=1         show what is being built

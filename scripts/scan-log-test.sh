@@ -38,6 +38,12 @@ expect clean "an injected failure is no report" <<-'END'
 	[   40.000001] Call Trace:
 	[   40.000002]  should_fail_ex+0x1a5/0x1c0
 END
+expect clean "a data race elsewhere is not ours" <<-'END'
+	[   50.000000] ==================================================================
+	[   50.000001] BUG: KCSAN: data-race in tick_nohz_idle_stop_tick / tick_nohz_next_event
+	[   50.000002] read to 0xffffffff8381cc80 of 4 bytes by interrupt on cpu 1:
+	[   50.000003]  tick_nohz_next_event+0x125/0x1c0
+END
 found WARN 'WARNING: drivers/misc/lkdtm/bugs.c:112 at lkdtm_WARNING+0x1c/0x20, CPU#1: bash/98'
 found 'WARN of older kernels' 'WARNING: CPU: 1 PID: 98 at kernel/bpf/core.c:1 f+0x1c/0x20'
 found 'BUG()' 'kernel BUG at mm/slub.c:5555!'
@@ -50,6 +56,8 @@ found 'NULL pointer' 'BUG: kernel NULL pointer dereference, address: 00000000000
 found 'general protection fault' 'general protection fault, probably for non-canonical address'
 found panic 'Kernel panic - not syncing: Attempted to kill init!'
 found KASAN 'BUG: KASAN: slab-use-after-free in bpf_map_trace_free+0x44/0x90'
+found 'data race' 'BUG: KCSAN: data-race in array_map_trace_mark / array_map_trace_read_keys'
+found 'data race with nobody' 'BUG: KCSAN: data-race in map_trace_arm+0x14/0x40'
 found 'lock cycle' 'WARNING: possible circular locking dependency detected'
 found 'recursive lock' 'WARNING: possible recursive locking detected'
 found 'lock state' 'WARNING: inconsistent lock state'

@@ -45,6 +45,9 @@ test-mutants:
 soak:
 	@scripts/run-soak.sh $(call config,release)
 
+fuzz:
+	@scripts/run-fuzz.sh $(call config,debug)
+
 model:
 	@scripts/run-model.sh
 
@@ -100,6 +103,8 @@ Targets
                          (long; MUTANTS="attach-does-not-wait": some)
   make soak              write to maps from everywhere at once for MINUTES=5, and compare
                          them with their mirrors (CPUS=4, SEED=1 to do it again)
+  make fuzz              call bpf(2) at random around tracers, for MINUTES=5, and see that what
+                         comes of it is right (SEED=1 to begin with a round again)
   make model             check the models of the algorithms and their mutants (model-long:
                          the settings that take long, and memory: MEMORY_MB=8000)
   make bench             what an operation costs, traced and not, in instructions
@@ -128,11 +133,11 @@ Variables
   TOOLCHAIN=host   use the tools of this machine
   ACCEL=      kvm or tcg; without it, KVM where a guest really boots
   CONFIG=     release or debug, in place of the target's own: debug for test,
-              test-maptrace, test-mutants and selftests, else release; check, bench and series-*
+              test-maptrace, test-mutants, fuzz and selftests, else release; check, bench and series-*
               take none; test takes release only with TESTS=, and cfi; kcsan looks for data
-              races, in soak, vm and test with TESTS=
+              races, in soak, fuzz, vm and test with TESTS=
   CPUS=       how many the guest of make vm has, without it 2, how many are busy in
-              make bench-maptrace, without it 4, or of make soak, without it 4
+              make bench-maptrace, without it 4, or of make soak and make fuzz, without it 4
   V=1         show what is being built
 
 The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.
@@ -142,6 +147,6 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test test-maptrace test-mutants soak model model-long \
+.PHONY: all module modules_install demo test test-maptrace test-mutants soak fuzz model model-long \
 	bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
 	series-save clean distclean help

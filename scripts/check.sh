@@ -131,6 +131,8 @@ fi
 check "clippy: maptrace without a warning" "$SCRIPTS/maptrace.sh" clippy
 check "maptrace: cargo test" "$SCRIPTS/maptrace.sh" test
 
+check "clippy: the fuzzer without a warning" "$SCRIPTS/fuzz.sh" clippy
+
 # --- headers, as each kind of user space has them
 # compiles_headers WHAT DIRECTORY...
 compiles_headers() {

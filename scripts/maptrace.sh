@@ -1,30 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # maptrace.sh build|test|clippy|fmt: builds maptrace and prints where it is; runs its tests
-# that need no guest; lints it; sees whether it is formatted. What it is built of comes
-# from the package registry of Rust, in the versions of maptrace/Cargo.lock, and is kept
-# in the cache.
+# that need no guest; lints it; sees whether it is formatted.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+# shellcheck source=cargo.sh
+source "$SCRIPTS/cargo.sh"
+
 what=${1:-build}
 output=$BUILD/maptrace
-mkdir -p "$output" "$MAP_TRACE_CACHE/cargo"
-
-export CARGO_HOME=$MAP_TRACE_CACHE/cargo CARGO_TARGET_DIR=$output/target
-MAP_TRACE_ENV="CARGO_HOME CARGO_TARGET_DIR"
-# A machine behind a proxy of its own trusts what the toolchain does not know.
-certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
-if [[ -r $certificates ]]; then
-	cmp -s "$certificates" "$output/certificates.crt" || cp "$certificates" "$output/certificates.crt"
-	export CARGO_HTTP_CAINFO=$output/certificates.crt
-	MAP_TRACE_ENV+=" CARGO_HTTP_CAINFO"
-fi
-export MAP_TRACE_ENV
-
-cargo() {
-	(cd "$MAP_TRACE_ROOT/maptrace" && "$SCRIPTS/enter.sh" cargo "$@")
-}
+use_cargo maptrace "$output"
 
 build() {
 	local built=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release
@@ -40,7 +26,7 @@ build() {
 lock "$output.lock"
 case $what in
 build)
-	ON_FAILURE="Fix what cargo reports above (the first build fetches crates, and needs the network)." \
+	ON_FAILURE=$CARGO_FAILED \
 		run_logged "building maptrace" "$LOGS/maptrace.log" build
 	echo "$output"
 	;;

@@ -50,6 +50,8 @@ FIXTURE_SETUP(marks)
 	ASSERT_EQ(0, bpf_map__set_type(self->skel->maps.source, variant->type));
 	ASSERT_EQ(0, bpf_map__set_map_flags(self->skel->maps.source, variant->flags));
 	ASSERT_EQ(0, bpf_program__set_autoload(self->skel->progs.writes_its_source, false));
+	if (variant->type == BPF_MAP_TYPE_ARRAY)
+		AUTOLOAD(self->skel->progs.read_marks);
 	ASSERT_EQ(0, marks_bpf__load(self->skel));
 	self->bss = self->skel->bss;
 	self->source = bpf_map__fd(self->skel->maps.source);
@@ -323,6 +325,126 @@ TEST_F(marks, written_while_the_worker_rests)
 	self->bss->new_value = 8;
 	ASSERT_EQ(0, run_program(self->skel->progs.stores, NULL, 0));
 	EXPECT_TRUE(mirror_gets(self, 3, 8));
+}
+
+/* The mark of an index in an epoch, as bpf_map_trace_short_mark() has it */
+static __u8 short_mark(__u32 epoch)
+{
+	return epoch % 255 + 1;
+}
+
+/* An index that has the mark of this epoch, or -1 */
+static int find_mark(FIXTURE_DATA(marks) *self, __u32 epoch)
+{
+	int i;
+
+	for (i = 0; i < NR_KEYS; i++)
+		if (self->bss->marks[i] == short_mark(epoch))
+			return i;
+	return -1;
+}
+
+static void read_marks(struct __test_metadata *_metadata, FIXTURE_DATA(marks) *self)
+{
+	ASSERT_EQ(0, run_program(self->skel->progs.read_marks, NULL, 0));
+}
+
+/* Whether the worker has cleared all marks but those of this epoch */
+static bool is_settled(FIXTURE_DATA(marks) *self)
+{
+	int i;
+
+	for (i = 0; i < NR_KEYS; i++)
+		if (self->bss->marks[i] && self->bss->marks[i] != short_mark(self->bss->epoch))
+			return false;
+	return !self->bss->armed;
+}
+
+/* Waits for a round of the worker, which begins epochs. The next one comes a while later. */
+static void wait_for_round(struct __test_metadata *_metadata, FIXTURE_DATA(marks) *self)
+{
+	__u64 end = now_ns() + SETTLE_MS * NSEC_PER_MSEC, changed = 0;
+	__u32 epoch;
+
+	read_marks(_metadata, self);
+	do {
+		epoch = self->bss->epoch;
+		usleep(5000);
+		read_marks(_metadata, self);
+		if (self->bss->epoch != epoch)
+			changed = now_ns();
+		ASSERT_LT(now_ns(), end);
+	} while (!changed || now_ns() - changed < 100 * NSEC_PER_MSEC);
+}
+
+/*
+ * Has the tracer fail until an index has a mark that looks like one of the epoch that there will be,
+ * and then lets it be told all. Returns the index, or -1 where the worker has begun one more.
+ */
+static int make_old_mark(struct __test_metadata *_metadata, FIXTURE_DATA(marks) *self)
+{
+	__u64 end, round = 0;
+	int i, index = -1;
+
+	self->bss->failing = 1;
+	self->bss->new_value = 1;
+	/* Each attach begins an epoch. */
+	for (i = 0; index < 0; i++) {
+		ASSERT_LT(i, 2000);
+		self->link = attach_to(self->skel->progs.synced, self->skel->maps.source);
+		ASSERT_LE(0, self->link);
+		if (i < NR_KEYS) {
+			self->bss->key = i;
+			ASSERT_EQ(0, run_program(self->skel->progs.stores, NULL, 0));
+		}
+		/* The pauses between rounds that fail grow to a second. */
+		while (!i && round++ < 10)
+			wait_for_round(_metadata, self);
+		/* A round that finds no tracer clears the marks: it is not to meet the detach. */
+		if (now_ns() - round > 500 * NSEC_PER_MSEC) {
+			wait_for_round(_metadata, self);
+			round = now_ns();
+		}
+		ASSERT_EQ(0, bpf_link_detach(self->link));
+		ASSERT_EQ(0, close(self->link));
+		self->link = -1;
+		read_marks(_metadata, self);
+		if (i > NR_KEYS)
+			index = find_mark(self, self->bss->epoch + (self->bss->armed ? 2 : 1));
+	}
+	self->bss->failing = 0;
+	attach(_metadata, self, self->skel->progs.synced, self->skel->maps.source);
+	end = now_ns() + SETTLE_MS * NSEC_PER_MSEC;
+	do {
+		usleep(10000);
+		read_marks(_metadata, self);
+		ASSERT_LT(now_ns(), end);
+	} while (!is_settled(self));
+	if (find_mark(self, self->bss->epoch) == index)
+		return index;
+	ASSERT_EQ(0, bpf_link_detach(self->link));
+	ASSERT_EQ(0, close(self->link));
+	return -1;
+}
+
+/*
+ * The marks of an array repeat after 255 epochs. One of then is still there where the tracer has
+ * failed since, and looks like one of now: what is written now wakes the worker all the same.
+ */
+TEST_F_TIMEOUT(marks, mark_of_long_ago_hides_none_of_now, 900)
+{
+	int tries, index = -1;
+
+	if (deletes(variant))
+		NOT_APPLICABLE("elements of a hash table have marks that do not repeat");
+	for (tries = 0; index < 0; tries++) {
+		ASSERT_LT(tries, 5);
+		index = make_old_mark(_metadata, self);
+	}
+	self->bss->key = index;
+	self->bss->new_value = 7;
+	ASSERT_EQ(0, run_program(self->skel->progs.stores, NULL, 0));
+	EXPECT_TRUE(mirror_gets(self, index, 7)) TH_LOG("index %d, try %d", index, tries);
 }
 
 /* Maps with values of their own */

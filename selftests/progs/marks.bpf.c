@@ -508,6 +508,23 @@ int store_under_lock(void *ctx)
 	return 0;
 }
 
+/* What the map has for its marks, where it is an array */
+__u32 epoch;
+bool armed;
+__u8 marks[NR_KEYS];
+
+SEC("?syscall")
+int read_marks(void *ctx)
+{
+	const struct bpf_map_trace_marks *of_map = ((struct bpf_map *)&source)->trace_marks;
+
+	if (!of_map)
+		return 1;
+	return bpf_probe_read_kernel(&epoch, sizeof(epoch), &of_map->epoch) ||
+	       bpf_probe_read_kernel(&armed, sizeof(armed), &of_map->armed) ||
+	       bpf_probe_read_kernel(marks, sizeof(marks), of_map->elems);
+}
+
 /* Reads only: its lookups are those of a kernel without marks. */
 SEC("syscall")
 int read(void *ctx)

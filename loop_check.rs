@@ -83,6 +83,10 @@ impl WriteIndex {
     }
 }
 
+/// What a walk comes by next. Who attaches often makes it longer than what `kmalloc()` takes, which
+/// warns of that.
+type Maps<'a> = KVVec<&'a Map>;
+
 /// The edges of a tracer, checked or recorded in place of those that it has.
 pub(crate) struct Edges {
     tracer: Arc<Tracer>,
@@ -146,12 +150,7 @@ impl Edges {
     }
 
     /// Adds the maps that the tracers of `map` write. Returns whether it has tracers.
-    fn follow<'a>(
-        &self,
-        map: &'a Map,
-        next: &mut KVec<&'a Map>,
-        writer: &'a Writer,
-    ) -> Result<bool> {
+    fn follow<'a>(&self, map: &'a Map, next: &mut Maps<'a>, writer: &'a Writer) -> Result<bool> {
         let Some(list) = map.tracers() else {
             return Ok(false);
         };
@@ -195,8 +194,8 @@ pub(crate) fn forget(tracer: &Tracer, writer: &mut Writer) {
     }
 }
 
-fn as_refs(maps: &[ARef<Map>]) -> Result<KVec<&Map>> {
-    let mut refs = KVec::with_capacity(maps.len(), GFP_KERNEL)?;
+fn as_refs(maps: &[ARef<Map>]) -> Result<Maps<'_>> {
+    let mut refs = Maps::with_capacity(maps.len(), GFP_KERNEL)?;
 
     for map in maps {
         refs.push(&**map, GFP_KERNEL)?;
@@ -212,15 +211,15 @@ fn as_refs(maps: &[ARef<Map>]) -> Result<KVec<&Map>> {
 ///
 /// Errors: [`ELOOP`] where the chain has no room for one more tracer, and those of `follow`.
 fn longest_chain<'a>(
-    mut level: KVec<&'a Map>,
-    mut follow: impl FnMut(&'a Map, &mut KVec<&'a Map>) -> Result<bool>,
+    mut level: Maps<'a>,
+    mut follow: impl FnMut(&'a Map, &mut Maps<'a>) -> Result<bool>,
 ) -> Result<usize> {
     /// Numbers the levels of all walks. Under the lock of the writers.
     static LEVELS: Atomic<u64> = Atomic::new(0);
 
     for chain in 0..MAX_CHAIN {
         let this_level = LEVELS.fetch_add(1, Relaxed) + 1;
-        let mut next = KVec::new();
+        let mut next = Maps::new();
         let mut longer = false;
 
         for map in mem::take(&mut level) {

@@ -17,6 +17,7 @@ use crate::{
 };
 use core::{mem, ptr};
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
     sync::{
@@ -109,7 +110,7 @@ impl Edges {
         let mut nodes = KVec::with_capacity(written.len(), GFP_KERNEL)?;
 
         for map in &written {
-            let node = RBTreeNode::new(Key::new(map, tracer), traced.clone(), GFP_KERNEL)?;
+            let node = RBTreeNode::new(Key::new(map, tracer), traced.clone(), GFP_KERNEL_ACCOUNT)?;
             nodes.push(node, GFP_KERNEL)?;
         }
         Ok(Self {
@@ -131,7 +132,7 @@ impl Edges {
             as_refs(core::slice::from_ref(&self.traced))?,
             |map, next| {
                 for traced in writer.writers_of(map, &self.tracer) {
-                    next.push(traced, GFP_KERNEL)?;
+                    next.push(traced, GFP_KERNEL_ACCOUNT)?;
                 }
                 Ok(!next.is_empty())
             },
@@ -163,7 +164,7 @@ impl Edges {
         {
             traced = true;
             for written in tracer.written(writer) {
-                next.push(written, GFP_KERNEL)?;
+                next.push(written, GFP_KERNEL_ACCOUNT)?;
             }
         }
         Ok(traced)
@@ -195,10 +196,10 @@ pub(crate) fn forget(tracer: &Tracer, writer: &mut Writer) {
 }
 
 fn as_refs(maps: &[ARef<Map>]) -> Result<Maps<'_>> {
-    let mut refs = Maps::with_capacity(maps.len(), GFP_KERNEL)?;
+    let mut refs = Maps::with_capacity(maps.len(), GFP_KERNEL_ACCOUNT)?;
 
     for map in maps {
-        refs.push(&**map, GFP_KERNEL)?;
+        refs.push(&**map, GFP_KERNEL_ACCOUNT)?;
     }
     Ok(refs)
 }

@@ -13,6 +13,7 @@ use core::{
     ptr::{self, NonNull},
 };
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     bindings,
     error::to_result,
     ffi::c_int,
@@ -79,7 +80,7 @@ impl<T: Send + Sync> Link<T> {
                 link: Opaque::zeroed(),
                 data,
             },
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         let link = KBox::into_raw(link);
         let mut primer = bindings::bpf_link_primer::default();

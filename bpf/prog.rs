@@ -15,6 +15,7 @@ use core::{
     ptr::{self, NonNull},
 };
 use kernel::{
+    alloc::flags::GFP_KERNEL_ACCOUNT,
     bindings,
     prelude::*,
     sync::{
@@ -105,7 +106,7 @@ impl Prog {
         let aux = self.aux();
         // SAFETY: `aux` is valid, and this is constant once the program is verified.
         let written = unsafe { (*aux).map_trace_writes };
-        let mut maps = KVec::with_capacity(written.count_ones() as usize, GFP_KERNEL)?;
+        let mut maps = KVec::with_capacity(written.count_ones() as usize, GFP_KERNEL_ACCOUNT)?;
 
         // SAFETY: The mutex was initialized with the program. It protects `used_maps`, which
         // BPF_PROG_BIND_MAP replaces by a longer array.

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The example of README.md does what is said there: its tracer, and its loader. */
+/*
+ * The examples of README.md do what is said there: the tracer with its loader, and the program
+ * of one's own with bpftool.
+ */
 #include "testing_helpers.h"
 
 #include "progs/upgrade.h"
@@ -48,6 +51,31 @@ TEST(second_map_follows)
 	EXPECT_EQ(-ENOENT, lookup(1, &conn));
 	EXPECT_EQ(0, lookup(2, &conn));
 	upgrade_bpf__destroy(skel);
+}
+
+/* The last of the commands prints the trace. */
+TEST(program_of_ones_own_prints_changes)
+{
+	char path[256] = {}, command[512], line[512];
+	bool written = false, gone = false;
+	FILE *output;
+
+	ASSERT_EQ(0, map_trace_module_load());
+	ASSERT_LT(0, readlink("/proc/self/exe", path, sizeof(path) - 1));
+	snprintf(command, sizeof(command), "cd \"$(dirname '%s')\" && sh ./readme-own.sh 2>&1",
+		 path);
+	output = popen(command, "r");
+	ASSERT_NE(NULL, output);
+	while (fgets(line, sizeof(line), output)) {
+		TH_LOG("%s", line);
+		written |= !!strstr(line, ": 1: 7\n");
+		gone |= !!strstr(line, ": 1: gone\n");
+	}
+	EXPECT_EQ(0, pclose(output));
+	EXPECT_TRUE(written);
+	EXPECT_TRUE(gone);
+	unlink("/sys/fs/bpf/my_tracer");
+	unlink("/sys/fs/bpf/conns");
 }
 
 TEST_HARNESS_MAIN

@@ -39,6 +39,13 @@ test:
 test-maptrace:
 	@scripts/test-maptrace.sh $(call config,debug)
 
+# The time is for all cells on an emulated debug kernel.
+matrix: export TESTS = sync_matrix
+matrix: export SYNC_MATRIX = all
+matrix: export GUEST_SECONDS = 7200
+matrix:
+	@CONFIG=$(call config,debug) scripts/run-tests.sh
+
 test-mutants:
 	@CONFIG=$(call config,debug) scripts/test-mutants.sh
 
@@ -97,6 +104,8 @@ Targets
   make                   the patched kernel and the module
   make demo              boot it and follow the processes of the guest in two maps
   make test              boot the debug kernel and run the tests (TESTS="update delete": some)
+  make matrix            who writes to maps how and where, and whether tracers of states are told:
+                         all of it, of which make test runs a part (long)
   make test-maptrace     all tests of maptrace, and maptrace on BPF programs of Debian (long;
                          TESTS=maptrace_test or TESTS=programs: one of both)
   make test-mutants      break one point after the other and see the tests fail
@@ -132,7 +141,7 @@ Variables
               this machine is set up with, and after a space that of its security updates
   TOOLCHAIN=host   use the tools of this machine
   ACCEL=      kvm or tcg; without it, KVM where a guest really boots
-  CONFIG=     release or debug, in place of the target's own: debug for test,
+  CONFIG=     release or debug, in place of the target's own: debug for test, matrix,
               test-maptrace, test-mutants, fuzz and selftests, else release; check, bench and series-*
               take none; test takes release only with TESTS=, and cfi; kcsan looks for data
               races, in soak, fuzz, vm and test with TESTS=
@@ -147,6 +156,6 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test test-maptrace test-mutants soak fuzz model model-long \
+.PHONY: all module modules_install demo test matrix test-maptrace test-mutants soak fuzz model model-long \
 	bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
 	series-save clean distclean help

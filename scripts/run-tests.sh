@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Boots the debug kernel, or that of CONFIG=, runs the tests there and reads the kernel's
-# log. TESTS= names those to run, without it all. TAP; the last line is
-# "N passed, N failed, N skipped".
+# log. TESTS= names those to run, without it all. SYNC_MATRIX=all has one of them run all
+# that it can. TAP; the last line is "N passed, N failed, N skipped".
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=host-results.sh
@@ -113,7 +113,10 @@ mapfile -t binaries < <(selected)
 # All of them in one guest: two of them, with two processors each, take longer where
 # the machine has two.
 run_all() {
-	local command="$SCRIPTS/guest/run-tests.sh '$output' ${binaries[*]}" provoke='' expected=()
+	local command="SYNC_MATRIX='${SYNC_MATRIX:-}' $SCRIPTS/guest/run-tests.sh"
+	local provoke='' expected=()
+
+	command+=" '$output' ${binaries[*]}"
 	[[ ${#wanted[@]} -gt 0 ]] || test_judges
 	if kernel_has CONFIG_CFI; then
 		echo "# begin types"

@@ -7,6 +7,7 @@
 
 use crate::layout::{Kind, Layout, Member};
 use anyhow::{bail, ensure, Context, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::{cell::Cell, fmt};
 
@@ -36,7 +37,7 @@ pub struct Step {
     /// A number: which bits of what is read.
     pub from_shift: u8,
     pub from_bits: u8,
-    /// And where they go. Of 0 bits, it has to be 0.
+    /// And where they go. Of 0 bytes, it has to be the number `to`.
     pub to_shift: u8,
     pub to_bits: u8,
     pub to_size: u8,
@@ -66,9 +67,12 @@ impl Part {
 }
 
 /// A field, as the command line names it: `key.port`, `value.tcp.window`, or `tcp.window`, which is
-/// of the value.
-#[derive(Clone, Debug, PartialEq)]
+/// of the value. Of one pair of a set it is `OLD:key.port`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Field {
+    /// The old map; `None` for all of them.
+    pub map: Option<String>,
     pub part: Part,
     /// Empty: all of it.
     pub path: String,
@@ -78,6 +82,11 @@ impl std::str::FromStr for Field {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        // A path where it is pinned can have colons, a member cannot.
+        let (map, text) = match text.rsplit_once(':') {
+            Some((map, text)) => (Some(map.to_owned()), text),
+            None => (None, text),
+        };
         let (part, path) = match text.split_once('.') {
             Some(("key", rest)) => (Part::Key, rest),
             Some(("value", rest)) => (Part::Value, rest),
@@ -90,14 +99,32 @@ impl std::str::FromStr for Field {
             "{text:?}: a member without a name"
         );
         Ok(Self {
+            map,
             part,
             path: path.to_owned(),
         })
     }
 }
 
+impl TryFrom<String> for Field {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Field> for String {
+    fn from(field: Field) -> Self {
+        field.to_string()
+    }
+}
+
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(map) = &self.map {
+            write!(f, "{map}:")?;
+        }
         match &*self.path {
             "" => f.write_str(self.part.name()),
             path => write!(f, "{}.{path}", self.part.name()),
@@ -119,6 +146,49 @@ pub struct Wishes {
     pub drop: Vec<Field>,
     /// New fields whose bytes are those of the old ones, whatever their types say.
     pub bytes: Vec<Field>,
+}
+
+impl Wishes {
+    /// Those that are about an old map with one of these names.
+    pub fn about(&self, names: &[String]) -> Self {
+        let is_about = |field: &Field| {
+            field
+                .map
+                .as_ref()
+                .is_none_or(|map| names.iter().any(|it| it == map))
+        };
+        let some = |list: &[Field]| -> Vec<Field> {
+            list.iter()
+                .filter(|field| is_about(field))
+                .cloned()
+                .collect()
+        };
+        Self {
+            set: (self.set.iter().filter(|(field, _)| is_about(field)))
+                .cloned()
+                .collect(),
+            map: (self
+                .map
+                .iter()
+                .filter(|(from, to)| is_about(from) && is_about(to)))
+            .cloned()
+            .collect(),
+            narrow: some(&self.narrow),
+            drop: some(&self.drop),
+            bytes: some(&self.bytes),
+        }
+    }
+
+    /// The old maps that they name.
+    pub fn maps(&self) -> impl Iterator<Item = &str> {
+        let fields = self.set.iter().map(|(field, _)| field);
+        fields
+            .chain(self.map.iter().flat_map(|(from, to)| [from, to]))
+            .chain(self.narrow.iter())
+            .chain(self.drop.iter())
+            .chain(self.bytes.iter())
+            .filter_map(|field| field.map.as_deref())
+    }
 }
 
 /// What becomes of a field.
@@ -201,6 +271,8 @@ pub struct Conversion {
     step_rows: Vec<usize>,
     /// What a new one is before the steps are done.
     pub template: Vec<u8>,
+    /// What is to be said of each wish if nothing has come of it, and whether something has.
+    pub wishes: Vec<(String, bool)>,
 }
 
 impl Conversion {
@@ -218,8 +290,8 @@ impl Conversion {
         planner.finish()
     }
 
-    /// Why it cannot be done.
-    pub fn problems(&self) -> Vec<String> {
+    /// Why it cannot be done, wishes aside.
+    pub fn refusals(&self) -> Vec<String> {
         self.rows
             .iter()
             .filter_map(|row| match &row.fate {
@@ -231,6 +303,82 @@ impl Conversion {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Why it cannot be done, where there are no other conversions that the wishes can be about.
+    pub fn problems(&self) -> Vec<String> {
+        let unused = self.wishes.iter().filter(|(_, useful)| !useful);
+        let mut problems = self.refusals();
+        problems.extend(unused.map(|(what, _)| what.clone()));
+        problems
+    }
+
+    /// The way back: what this makes of an old one, that makes the old one of. Of a key it takes
+    /// only what this makes. Of a value, what only the new one has is left out, and what this leaves
+    /// out is zero.
+    ///
+    /// Errors: a field that has become two.
+    pub fn inverse(&self) -> Result<Self> {
+        let mut inverse = Self {
+            part: self.part,
+            old_size: self.new_size,
+            new_size: self.old_size,
+            rows: self.rows.clone(),
+            steps: Vec::new(),
+            step_rows: Vec::new(),
+            template: vec![0; self.old_size],
+            wishes: Vec::new(),
+        };
+        for row in &mut inverse.rows {
+            std::mem::swap(&mut row.old, &mut row.new);
+        }
+        let mut read = Bits::new(self.old_size);
+        let mut made = Bits::new(self.new_size);
+        for (step, row) in self.steps.iter().zip(&self.step_rows) {
+            // It is zero there as it is.
+            if step.operation == NUMBER && step.to_size == 0 {
+                continue;
+            }
+            let (from, to) = step.bits();
+            if from.clone().any(|bit| read.has(bit)) {
+                let name = self.rows[*row].old.as_ref().map_or("", |(name, _)| name);
+                bail!("{name} has become two fields: which of them it is made of is not known");
+            }
+            read.set(from);
+            made.set(to);
+            inverse.steps.push(step.reversed());
+            inverse.step_rows.push(*row);
+        }
+        if self.part == Part::Key {
+            inverse.rows.push(Row {
+                old: Some(("key (what only the new map has)".to_owned(), String::new())),
+                new: None,
+                fate: Fate::MustBeZero,
+            });
+            // A byte each time, of which some bits may be made.
+            for (at, byte) in self.template.iter().enumerate() {
+                let free: Vec<_> = (at * 8..at * 8 + 8).filter(|bit| !made.has(*bit)).collect();
+                for run in free.chunk_by(|a, b| a + 1 == *b) {
+                    let shift = (run[0] % 8) as u8;
+                    inverse.steps.push(Step {
+                        from: at as u32,
+                        to: low(u64::from(byte >> shift), run.len() as u8) as u32,
+                        size: 1,
+                        operation: NUMBER,
+                        from_shift: shift,
+                        from_bits: run.len() as u8,
+                        ..Step::default()
+                    });
+                    inverse.step_rows.push(inverse.rows.len() - 1);
+                }
+            }
+        }
+        ensure!(
+            inverse.steps.len() <= MAX_STEPS,
+            "the way back takes {} steps, and {MAX_STEPS} are the most",
+            inverse.steps.len()
+        );
+        Ok(inverse)
     }
 
     /// Whether the new one is the same bytes.
@@ -258,6 +406,25 @@ impl Conversion {
     }
 }
 
+/// Some of the bits of a key or a value
+struct Bits(Vec<u8>);
+
+impl Bits {
+    fn new(size: usize) -> Self {
+        Self(vec![0; size])
+    }
+
+    fn has(&self, bit: usize) -> bool {
+        self.0[bit / 8] & (1 << (bit % 8)) != 0
+    }
+
+    fn set(&mut self, bits: std::ops::Range<usize>) {
+        for bit in bits {
+            self.0[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+}
+
 /// The lowest `bits` of a number.
 fn low(number: u64, bits: u8) -> u64 {
     match bits {
@@ -274,6 +441,53 @@ fn sign_extend(number: u64, bits: u8) -> u64 {
 }
 
 impl Step {
+    /// The bits that it reads, and those that it makes.
+    fn bits(&self) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let range = |byte: u32, shift: u8, bits: usize| {
+            let first = byte as usize * 8 + usize::from(shift);
+            first..first + bits
+        };
+        let (from_bits, to_bits) = match self.operation {
+            COPY => (self.size as usize * 8, self.size as usize * 8),
+            _ => (self.from_bits.into(), self.to_bits.into()),
+        };
+        (
+            range(self.from, self.from_shift, from_bits),
+            range(self.to, self.to_shift, to_bits),
+        )
+    }
+
+    /// The way back. Not of one that only looks.
+    fn reversed(&self) -> Self {
+        let swap = |flag: u8, other: u8| match self.flags & flag {
+            0 => 0,
+            _ => other,
+        };
+        let size = match self.operation {
+            COPY => self.size,
+            _ => u32::from(self.to_size),
+        };
+        Self {
+            from: self.to,
+            to: self.from,
+            size,
+            operation: self.operation,
+            flags: swap(FROM_SIGNED, TO_SIGNED)
+                | swap(FROM_BIG, TO_BIG)
+                | swap(TO_SIGNED, FROM_SIGNED)
+                | swap(TO_BIG, FROM_BIG),
+            from_shift: self.to_shift,
+            from_bits: self.to_bits,
+            to_shift: self.from_shift,
+            to_bits: self.from_bits,
+            to_size: match self.operation {
+                COPY => 0,
+                _ => self.size as u8,
+            },
+            pad: 0,
+        }
+    }
+
     /// Does it. False: something would be cut. convert.bpf.c does the same.
     fn apply(&self, old: &[u8], new: &mut [u8]) -> bool {
         let (from, size) = (self.from as usize, self.size as usize);
@@ -293,6 +507,9 @@ impl Step {
         number = low(number >> self.from_shift, self.from_bits);
         if self.flags & FROM_SIGNED != 0 {
             number = sign_extend(number, self.from_bits);
+        }
+        if self.to_size == 0 {
+            return number == u64::from(self.to);
         }
         let kept = low(number, self.to_bits);
         let back = match self.flags & TO_SIGNED {
@@ -479,6 +696,7 @@ impl<'a> Planner<'a> {
 
     fn full_name(&self, path: &str) -> String {
         let field = Field {
+            map: None,
             part: self.part,
             path: path.to_owned(),
         };
@@ -1079,13 +1297,11 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self) -> Conversion {
         let wishes = self.wishes;
-        let mut unused = Vec::new();
+        let mut said = Vec::new();
         let mut note = |option: &str, which: usize, index: usize, field: &Field, side: &str| {
-            let is_used = self.useful[which][index].get();
-            if field.part == self.part && !field.path.is_empty() && !is_used {
-                unused.push(format!(
-                    "--{option} {field}: it is of no use, is it a field of {side}?"
-                ));
+            if field.part == self.part && !field.path.is_empty() {
+                let what = format!("--{option} {field}: it is of no use, is it a field of {side}?");
+                said.push((what, self.useful[which][index].get()));
             }
         };
         for (i, (field, _)) in wishes.set.iter().enumerate() {
@@ -1104,16 +1320,13 @@ impl<'a> Planner<'a> {
             note("bytes", BYTES, i, field, "both maps");
         }
         if self.steps.len() > MAX_STEPS {
-            unused.push(format!(
-                "it takes {} steps to convert, and {MAX_STEPS} are the most",
-                self.steps.len()
-            ));
-        }
-        for why in unused {
             self.rows.push(Row {
                 old: None,
                 new: Some((self.part.name().to_owned(), type_name(self.new))),
-                fate: Fate::Refused(why),
+                fate: Fate::Refused(format!(
+                    "it takes {} steps to convert, and {MAX_STEPS} are the most",
+                    self.steps.len()
+                )),
             });
         }
         Conversion {
@@ -1124,6 +1337,7 @@ impl<'a> Planner<'a> {
             steps: self.steps,
             step_rows: self.step_rows,
             template: self.template,
+            wishes: said,
         }
     }
 }
@@ -1203,5 +1417,12 @@ pub fn parse_map(text: &str) -> Result<(Field, Field)> {
     if old.is_empty() || new.is_empty() {
         bail!("OLD=NEW is expected");
     }
-    Ok((old.parse()?, new.parse()?))
+    let (mut old, mut new): (Field, Field) = (old.parse()?, new.parse()?);
+    old.map = old.map.or_else(|| new.map.clone());
+    new.map = new.map.or_else(|| old.map.clone());
+    ensure!(
+        old.map == new.map,
+        "{text}: both have to be of the same pair of maps"
+    );
+    Ok((old, new))
 }

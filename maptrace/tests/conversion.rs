@@ -657,6 +657,9 @@ fn there_and_back(
     let mut mask = vec![0; old.size];
     old.mark(&mut mask);
     prop_assert!(same(&returned, bytes, &mask), "{:?} {:?}", bytes, returned);
+    // The way back that is made of the steps, and not of the layouts
+    let returned = there.inverse().unwrap().apply(&converted).unwrap();
+    prop_assert!(same(&returned, bytes, &mask), "{:?} {:?}", bytes, returned);
     // What is beside the fields is zero, which lookups of keys rely on.
     let mut mask = vec![0; new.size];
     new.mark(&mut mask);
@@ -672,6 +675,85 @@ fn there_and_back(
 /// Enough for any of these layouts.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop_oneof![any::<u8>(), Just(0), Just(0xff)], 61)
+}
+
+#[test]
+fn the_way_back_of_a_key_takes_only_what_the_way_there_makes() {
+    let old = record(&[("a", int(2, true), 0), ("flag", plain(1, Kind::Bool), 0)]);
+    let new = record(&[
+        ("flag", plain(1, Kind::Bool), 0),
+        ("zone", int(2, false), 0),
+        ("a", int(4, true), 0),
+    ]);
+    let wishes = Wishes {
+        set: vec![parse_set("key.zone=0x0102").unwrap()],
+        ..none()
+    };
+    let there = keys(&old, &new, &wishes);
+    converts(&there);
+    let back = there.inverse().unwrap();
+    let key = |a: i32, flag: u8, zone: u16| {
+        let mut key = vec![flag, 0];
+        key.extend(zone.to_le_bytes());
+        key.extend(a.to_le_bytes());
+        key
+    };
+    let mut bytes = vec![0; old.size];
+    bytes[..2].copy_from_slice(&(-5_i16).to_le_bytes());
+    bytes[2] = 1;
+    assert_eq!(there.apply(&bytes).unwrap(), key(-5, 1, 513));
+    assert_eq!(back.apply(&key(-5, 1, 513)).unwrap(), bytes);
+    // Another zone, a number that is too large, and padding
+    for wrong in [key(-5, 1, 514), key(1 << 20, 1, 513)] {
+        assert!(back.apply(&wrong).is_err(), "{wrong:?}");
+    }
+    let mut padded = key(-5, 1, 513);
+    padded[1] = 1;
+    assert!(back.apply(&padded).is_err());
+}
+
+#[test]
+fn the_way_back_of_a_value_leaves_out_what_is_new() {
+    let old = record(&[("a", int(4, false), 0), ("gone", int(4, false), 0)]);
+    let new = record(&[("more", int(4, false), 0), ("a", int(8, false), 0)]);
+    let wishes = Wishes {
+        drop: fields(&["gone"]),
+        ..none()
+    };
+    let back = values(&old, &new, &wishes).inverse().unwrap();
+    let value = |more: u64, a: u64| [more.to_le_bytes(), a.to_le_bytes()].concat();
+    let expected = [7, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(back.apply(&value(3, 7)).unwrap(), expected);
+    assert_eq!(back.apply(&value(3, 1 << 32)).unwrap_err().field, "value.a");
+    // Nobody knows which of the two it is made of.
+    let new = record(&[("b", int(4, false), 0), ("c", int(4, false), 0)]);
+    let wishes = Wishes {
+        map: vec![parse_map("a=b").unwrap(), parse_map("a=c").unwrap()],
+        drop: fields(&["gone"]),
+        ..none()
+    };
+    let err = values(&old, &new, &wishes).inverse().unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "value.a has become two fields: which of them it is made of is not known"
+    );
+}
+
+#[test]
+fn wishes_can_be_about_one_pair() {
+    let wishes = Wishes {
+        set: vec![parse_set("conns:version=2").unwrap()],
+        map: vec![parse_map("conns:a=b").unwrap(), parse_map("x=y").unwrap()],
+        narrow: fields(&["/sys/fs/bpf/a:b:key.c"]),
+        ..none()
+    };
+    let about = |name: &str| wishes.about(&[name.to_owned()]);
+    assert_eq!(about("conns").set.len(), 1);
+    assert_eq!(about("conns").map.len(), 2);
+    assert_eq!(about("nats").set.len(), 0);
+    assert_eq!(about("nats").map, [parse_map("x=y").unwrap()]);
+    assert_eq!(about("/sys/fs/bpf/a:b").narrow.len(), 1);
+    assert!(parse_map("conns:a=nats:b").is_err());
 }
 
 proptest! {
@@ -715,6 +797,26 @@ proptest! {
         // Where both can be converted, whatever is in them.
         if let (Ok(one), Ok(other)) = (conversion.apply(&one), conversion.apply(&other)) {
             prop_assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn no_two_new_keys_have_one_way_back(
+        old in layout(), noise in noise(), bit in any::<usize>(),
+    ) {
+        let mut at = 0;
+        let new = grow(&old, &mut || { at += 1; usize::from(noise[at % noise.len()]) });
+        let there = Conversion::new(Part::Key, &old, &new, &none());
+        prop_assume!(there.problems().is_empty() && new.size > 0);
+        let back = there.inverse().unwrap();
+        let mut bytes: Vec<u8> = noise.iter().copied().cycle().take(old.size).collect();
+        tidy(&old, &mut bytes);
+        let mut key = there.apply(&bytes).unwrap();
+        key[bit / 8 % new.size] ^= 1 << (bit % 8);
+        for key in [key, noise.iter().copied().cycle().take(new.size).collect()] {
+            if let Ok(returned) = back.apply(&key) {
+                prop_assert_eq!(there.apply(&returned), Ok(key));
+            }
         }
     }
 

@@ -32,6 +32,7 @@ struct step {
 	__u8 from_bits;
 	__u8 to_shift;
 	__u8 to_bits;
+	/* 0: it has to be the number ->to */
 	__u8 to_size;
 	__u8 pad;
 };
@@ -140,6 +141,8 @@ static __always_inline int move_number(const volatile struct step *step, const _
 	number = low(number >> step->from_shift, step->from_bits);
 	if (flags & FROM_SIGNED)
 		number = sign_extend(number, step->from_bits);
+	if (!to_size)
+		return number == step->to ? 0 : -ERANGE;
 	kept = low(number, step->to_bits);
 	back = flags & TO_SIGNED ? sign_extend(kept, step->to_bits) : kept;
 	if (back != number)

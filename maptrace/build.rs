@@ -5,7 +5,7 @@ mod bpf_build;
 use std::path::Path;
 
 fn main() {
-    bpf_build::compile_bpf(&["tracer", "census", "convert"]);
+    bpf_build::compile_bpf(&["tracer", "census", "convert", "writers"]);
     // Tests compile some more.
     let include = std::env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
     println!("cargo:rustc-env=MAPTRACE_BPF_INCLUDE={include}");

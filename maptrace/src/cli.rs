@@ -8,6 +8,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::{path::PathBuf, time::Duration};
 
@@ -54,7 +55,9 @@ pub enum Command {
     ///
     /// With --check, nothing is moved, and the status is 0 if it could be, 1 if not, and 2 if
     /// something is wrong.
-    Migrate(Migrate),
+    Migrate(Box<Migrate>),
+    /// Tell where a migration stands that is pinned in a directory
+    Status(Status),
     /// Print what completes commands in a shell
     Completions { shell: Shell },
     /// Print the man page, or write one for each command into a directory
@@ -232,10 +235,11 @@ pub struct Replay {
 
 #[derive(Debug, Args)]
 pub struct Migrate {
-    /// The map that is in use
-    pub old: String,
-    /// The one that takes its place, and is empty
-    pub new: String,
+    /// The map that is in use, and the one that takes its place, and is empty. Several such pairs are
+    /// moved together, and so are the maps with the same names in two directories of pinned maps
+    #[arg(value_names = ["OLD", "NEW"], num_args = 2..,
+          required_unless_present_any = ["resume", "abort"])]
+    pub maps: Vec<String>,
 
     /// Only say what becomes of each field, what would be lost, and what NEW takes; a map can be
     /// FILE.bpf.o:MAP, too, of an object that is not loaded
@@ -256,13 +260,53 @@ pub struct Migrate {
     #[arg(long, conflicts_with = "check")]
     pub clear: bool,
 
+    /// Take out of NEW what OLD does not have
+    #[arg(long, conflicts_with_all = ["check", "clear"])]
+    pub prune: bool,
+
     /// Switch though some entries do not fit into NEW: they are listed
     #[arg(long, conflicts_with = "check")]
     pub partial: bool,
 
+    /// Where both programs have written a key during --switch, what the old one does last counts
+    #[arg(long, conflicts_with_all = ["check", "stop"])]
+    pub old_wins: bool,
+
+    /// After the switch, OLD follows NEW, until a signal comes: so it can be taken back
+    #[arg(long, conflicts_with_all = ["check", "partial"])]
+    pub back: bool,
+
+    /// Keep it in this directory of a bpffs: it goes on whatever ends this command, until --abort, or
+    /// until it is switched
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "check")]
+    pub pin: Option<PathBuf>,
+
+    /// Go on with what is kept in this directory; what is to be switched can be given anew
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath,
+          conflicts_with_all = ["maps", "check", "pin", "clear", "prune", "back", "Fields"])]
+    pub resume: Option<PathBuf>,
+
+    /// Take away all that is kept in this directory. Before the switch, OLD is the map as it was;
+    /// after it, NEW is, and OLD does not follow it any more
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath,
+          conflicts_with_all = ["maps", "check", "pin", "clear", "prune", "back", "Fields", "Switch",
+                                "resume", "wait", "partial"])]
+    pub abort: Option<PathBuf>,
+
     /// How long a flush may take
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
+
+    /// As JSON, a line for each pair
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// What --pin of maptrace migrate was given
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
 
     /// As JSON
     #[arg(long)]
@@ -270,7 +314,7 @@ pub struct Migrate {
 }
 
 /// What is done once NEW has all that OLD has.
-#[derive(Debug, Args)]
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[command(next_help_heading = "Switch")]
 #[group(conflicts_with = "check")]
 pub struct Switch {
@@ -286,28 +330,38 @@ pub struct Switch {
     #[arg(long, value_name = "CMD", requires = "stop")]
     pub start: Option<String>,
 
-    /// Pin NEW here, where OLD is pinned, in one step
+    /// Pin NEW here, where OLD is pinned, in one step; a directory is all in it that are OLD
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub repin: Vec<PathBuf>,
 
     /// Put NEW into this map of maps, where OLD is at KEY
     #[arg(long, value_names = ["MAP", "KEY"], num_args = 2)]
     pub outer: Vec<String>,
+
+    /// They are the places of a switch that is over, and are those of the next one.
+    #[arg(skip)]
+    pub places_only: bool,
 }
 
 impl Switch {
     /// Whether anything is to be switched.
     pub fn is_wanted(&self) -> bool {
-        self.switch.is_some()
-            || self.stop.is_some()
-            || !self.repin.is_empty()
-            || !self.outer.is_empty()
+        let has_places = !self.repin.is_empty() || !self.outer.is_empty();
+        self.switch.is_some() || self.stop.is_some() || has_places && !self.places_only
+    }
+
+    /// It is switched; whoever takes it back says how.
+    pub fn forget_commands(&mut self) {
+        (self.switch, self.stop, self.start) = (None, None, None);
+        self.places_only = true;
     }
 }
 
 /// What becomes of fields: those of keys are key.FIELD, those of values value.FIELD or FIELD.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Fields (key.FIELD, value.FIELD or FIELD, of the value)")]
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
+#[command(
+    next_help_heading = "Fields (key.FIELD, value.FIELD or FIELD, of the value; OLD:FIELD, of one pair)"
+)]
 pub struct Fields {
     /// This field of OLD is that one of NEW
     #[arg(long, value_name = "OLD=NEW", value_parser = map_of)]

@@ -236,21 +236,30 @@ impl Kernel {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 
-    /// Has a tracer of states told all that was written before. Returns for how many keys it could
-    /// not follow, and will be told again.
-    pub fn flush(&self, link: BorrowedFd<'_>, timeout: Duration) -> io::Result<u64> {
+    /// Has a tracer of states told all that was written before, and these keys, whether the map has
+    /// them or not. Returns for how many keys it could not follow, and will be told again.
+    pub fn flush(
+        &self,
+        link: BorrowedFd<'_>,
+        keys: &[Vec<u8>],
+        timeout: Duration,
+    ) -> io::Result<u64> {
+        let all = keys.concat();
         let mut flush = LinkFlush {
             link_fd: link.as_raw_fd() as u32,
             flags: 0,
-            keys: 0,
-            count: 0,
+            keys: match keys.is_empty() {
+                true => 0,
+                false => all.as_ptr() as u64,
+            },
+            count: keys.len() as u32,
             // 0 is forever.
             timeout_ms: u32::try_from(timeout.as_millis())
                 .unwrap_or(u32::MAX)
                 .max(1),
             left: 0,
         };
-        // SAFETY: `flush` is as long as it says, and has no pointer.
+        // SAFETY: `flush` is as long as it says, and `all` is as many keys and outlives the call.
         let err = unsafe {
             libc::syscall(
                 libc::SYS_bpf,

@@ -9,6 +9,7 @@
 //! | [`conversion`] | how does a key or a value become that of another map? |
 //! | [`plan`] | can the elements of one map move to another one? |
 //! | [`migration`] | how does one map follow another one? |
+//! | [`pin`] | what stays when the process has ended? |
 //! | [`kernel`] | what can this kernel do, and what is missing? |
 //! | [`tracer`] | what is changed? |
 //! | [`origin`] | by whom? |
@@ -29,5 +30,6 @@ pub mod migration;
 pub mod object;
 pub mod origin;
 pub mod output;
+pub mod pin;
 pub mod plan;
 pub mod tracer;

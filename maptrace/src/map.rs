@@ -5,6 +5,7 @@
 use crate::{
     kernel::{object_info, possible_cpus, Kernel},
     layout::{Decoded, Layout},
+    pin,
 };
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use btf_rs::Btf;
@@ -14,12 +15,9 @@ use libbpf_rs::libbpf_sys::{
     BPF_MAP_TYPE_PERCPU_HASH,
 };
 use std::{
-    ffi::{c_void, CString},
+    ffi::c_void,
     fs, io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
     ptr,
     str::FromStr,
@@ -172,25 +170,9 @@ impl Map {
     }
 
     fn from_path(path: &Path, kernel: &Kernel) -> Result<Self> {
-        let c_path = CString::new(path.as_os_str().as_bytes())?;
-        // SAFETY: `c_path` is a string.
-        let fd = unsafe { libbpf_sys::bpf_obj_get(c_path.as_ptr()) };
-        if fd < 0 {
-            let err = io::Error::last_os_error();
-            return match err.raw_os_error() {
-                Some(libc::EINVAL) => Err(anyhow!("nothing that is pinned, by what it looks")),
-                _ => Err(err.into()),
-            };
-        }
-        // SAFETY: nobody else has this descriptor.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // Programs and links are pinned, too.
-        let kind = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-        ensure!(
-            kind.to_string_lossy().contains("bpf-map"),
-            "no map: {}",
-            kind.display()
-        );
+        let fd = pin::open(path, pin::Kind::Map)?
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
         let mut map = Self::from_fd(fd, kernel)?;
         map.pinned = Some(path.to_owned());
         Ok(map)
@@ -231,6 +213,12 @@ impl Map {
             self.map_type,
             BPF_MAP_TYPE_ARRAY_OF_MAPS | BPF_MAP_TYPE_HASH_OF_MAPS
         )
+    }
+
+    /// Whether it could have this key.
+    pub fn can_have(&self, key: &[u8]) -> bool {
+        let index = <[u8; 4]>::try_from(key).map(u32::from_ne_bytes);
+        !self.is_array() || index.is_ok_and(|index| index < self.max_entries)
     }
 
     /// Bytes that the kernel reads and writes for a value.
@@ -307,22 +295,6 @@ impl Map {
         Ok(())
     }
 
-    /// Pins it in place of what is pinned at `path`, in one step.
-    pub fn pin_over(&self, path: &Path) -> io::Result<()> {
-        // In the same directory, as it is renamed; with no dot, which bpffs does not take.
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!("-maptrace-{}", std::process::id()));
-        let c_path = CString::new(beside.as_bytes())?;
-        // SAFETY: `c_path` is a string.
-        let err = unsafe { libbpf_sys::bpf_obj_pin(self.fd.as_raw_fd(), c_path.as_ptr()) };
-        if err != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        fs::rename(&beside, path).inspect_err(|_| {
-            let _ = fs::remove_file(&beside);
-        })
-    }
-
     /// False if it was not there.
     pub fn delete(&self, key: &[u8]) -> io::Result<bool> {
         // SAFETY: the key is the map's.
@@ -357,6 +329,16 @@ impl Map {
             };
         }
         Ok(Some(next))
+    }
+
+    /// The keys of all elements, as [`Map::for_each`] finds them.
+    pub fn keys(&self, mut check: impl FnMut() -> Result<()>) -> Result<Vec<Vec<u8>>> {
+        let mut keys = Vec::new();
+        self.for_each(|key, _| {
+            keys.push(key.to_vec());
+            check()
+        })?;
+        Ok(keys)
     }
 
     /// Calls `found` for each element. What is there all the while is found, once; what comes or
@@ -561,7 +543,7 @@ pub fn all(kernel: &Kernel) -> Result<Vec<Map>> {
 }
 
 /// The ids of the maps that a program uses.
-fn maps_of_program(id: u32) -> Result<Vec<u32>> {
+pub fn maps_of_program(id: u32) -> Result<Vec<u32>> {
     let program = crate::origin::program_maps()?
         .into_iter()
         .find(|(prog, _)| *prog == id);

@@ -2,7 +2,8 @@
 
 //! A tracer of states that keeps a map what the layout of another one makes of it.
 //!
-//! It hangs on a file descriptor of this process: when that ends, nothing is left behind.
+//! It hangs on a file descriptor of this process: when that ends, nothing is left behind, unless the
+//! link is pinned.
 
 use crate::{
     conversion::{Conversion, Step, MAX_STEPS},
@@ -10,15 +11,17 @@ use crate::{
         explain_attach, explain_load, need_tracing, possible_cpus, trace_link_info, Kernel,
         TraceLinkInfo,
     },
-    map::Map,
+    map::{maps_of_program, Map},
     object::{self, embedded},
+    pin,
     plan::Plan,
 };
-use anyhow::{anyhow, Context, Result};
-use libbpf_rs::{MapCore, MapFlags, Object};
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
     ptr, thread,
     time::Duration,
 };
@@ -39,11 +42,11 @@ struct Config {
     value_steps: u32,
     same_key: u32,
     same_value: u32,
-    is_percpu: u32,
+    percpu: u32,
     steps: [[Step; MAX_STEPS]; 2],
 }
 
-/// `struct cpu_state` of convert.bpf.c
+/// `struct cpu_state` of migration.h
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct CpuState {
@@ -54,6 +57,7 @@ struct CpuState {
     full: u64,
     failed: u64,
     error: i64,
+    both: u64,
 }
 
 /// What the tracer has done, and how often it could not.
@@ -68,6 +72,15 @@ pub struct Counters {
     /// Anything else, and what it was last.
     pub failed: u64,
     pub error: i64,
+    /// Operations of the old programs on keys that the new ones had written.
+    pub both: u64,
+}
+
+/// Who has written a key last, where both programs have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Winner {
+    New,
+    Old,
 }
 
 /// How a flush ended.
@@ -83,23 +96,21 @@ pub enum Flushed {
     Interrupted,
 }
 
-/// One map that follows another one.
-pub struct Sync<'a> {
-    // Before what it is a link of.
-    link: OwnedFd,
+/// A tracer that is loaded, and follows nothing yet.
+pub struct Tracer<'a> {
     object: Object,
     kernel: &'a Kernel,
 }
 
-impl<'a> Sync<'a> {
-    /// Has `new` follow `old` from now on.
-    pub fn attach(old: &Map, new: &Map, plan: &Plan, kernel: &'a Kernel) -> Result<Self> {
+impl<'a> Tracer<'a> {
+    /// Of `old`, for `new`.
+    pub fn load(old: &Map, new: &Map, plan: &Plan, kernel: &'a Kernel) -> Result<Self> {
         kernel.attach_type()?;
         need_tracing()?;
-        let trace_type = kernel.trace_type("SYNC_ELEM").map_err(|_| {
+        kernel.trace_type("SYNC_ELEM").map_err(|_| {
             anyhow!("this kernel has no tracers of states, which a migration takes: its patches of map_trace are older")
         })?;
-        let config = config(plan, new)?;
+        let config = config(plan, old, new)?;
         let room = (config.key_offset + config.new_key_size) as usize;
         let room = room.next_multiple_of(8).max(8);
 
@@ -109,21 +120,34 @@ impl<'a> Sync<'a> {
         object::open_map(&mut open, ".rodata")?.set_initial_value(bytes)?;
         object::open_map(&mut open, "new_map")?.reuse_fd(new.as_fd())?;
         object::open_map(&mut open, "template")?.set_value_size(room as u32)?;
+        let mut written = object::open_map(&mut open, "written")?;
+        written.set_key_size(new.key_size as u32)?;
+        // Keys that are gone by then, too.
+        written.set_max_entries(new.max_entries.saturating_mul(2).min(1 << 30))?;
         let mut scratch = object::open_map(&mut open, "scratch")?;
         scratch.set_value_size(room as u32)?;
         scratch.set_max_entries((possible_cpus()? * LEVELS) as u32)?;
         let mut prog = object::open_program(&mut open, "convert_state")?;
         object::make_tracer(&mut prog, kernel, "bpf_map_trace__sync_elem")?;
-        let object = open.load().map_err(|err| explain_load(&err, kernel))?;
+        let object = open
+            .load()
+            .map_err(|err| explain_load(&err, kernel))
+            .with_context(|| format!("{} -> {}", old.label(), new.label()))?;
 
         let mut template = plan.value.template.clone();
         template.resize(config.key_offset as usize, 0);
         template.extend(&plan.key.template);
         template.resize(room, 0);
         object::map(&object, "template")?.update(&0_u32.to_ne_bytes(), &template, MapFlags::ANY)?;
+        Ok(Self { object, kernel })
+    }
 
-        let prog = object::program(&object, "convert_state")?;
-        let link = kernel
+    /// Has `new` follow `old` from now on.
+    pub fn attach(&self, old: &Map, new: &Map) -> Result<Sync<'a>> {
+        let prog = object::program(&self.object, "convert_state")?;
+        let trace_type = self.kernel.trace_type("SYNC_ELEM")?;
+        let link = self
+            .kernel
             .attach(prog.as_fd(), old.as_fd(), trace_type)
             .map_err(|err| match err.raw_os_error() {
                 Some(libc::ELOOP) => anyhow!(
@@ -133,11 +157,93 @@ impl<'a> Sync<'a> {
                 ),
                 _ => explain_attach(&err, &old.label(), "state"),
             })?;
-        Ok(Self {
+        let handle = |name| -> Result<MapHandle> {
+            Ok(MapHandle::try_from(&object::map(&self.object, name)?)?)
+        };
+        Ok(Sync {
             link,
-            object,
-            kernel,
+            cpus: handle("cpus")?,
+            globals: handle(".bss")?,
+            written: handle("written")?,
+            kernel: self.kernel,
         })
+    }
+}
+
+/// What an operation on the new map is called, the program that is told of it, what that attaches
+/// to, and what the kernel calls it.
+pub const WRITERS: [(&str, &str, &str, &str); 2] = [
+    (
+        "update",
+        "new_updated",
+        "bpf_map_trace__update_elem",
+        "UPDATE_ELEM",
+    ),
+    (
+        "delete",
+        "new_deleted",
+        "bpf_map_trace__delete_elem",
+        "DELETE_ELEM",
+    ),
+];
+
+/// One map that follows another one.
+pub struct Sync<'a> {
+    link: OwnedFd,
+    cpus: MapHandle,
+    globals: MapHandle,
+    written: MapHandle,
+    kernel: &'a Kernel,
+}
+
+impl<'a> Sync<'a> {
+    /// One that was pinned. `None` if it follows nothing any more: it was detached.
+    ///
+    /// Errors: it is not of these maps.
+    pub fn from_link(
+        link: OwnedFd,
+        old: &Map,
+        new: &Map,
+        kernel: &'a Kernel,
+    ) -> Result<Option<Self>> {
+        let info = trace_link_info(link.as_fd())?;
+        if info.map_id == 0 {
+            return Ok(None);
+        }
+        ensure!(
+            info.map_id == old.id,
+            "link {} is not one of {}",
+            info.id,
+            old.label()
+        );
+        let maps = maps_of_program(info.prog_id)?;
+        ensure!(
+            maps.contains(&new.id),
+            "link {} does not lead to {}",
+            info.id,
+            new.label()
+        );
+        let find = |suffix: &str| -> Result<MapHandle> {
+            for id in maps.iter().filter(|id| **id != new.id) {
+                let map = MapHandle::from_map_id(*id)?;
+                if map.name().to_string_lossy().ends_with(suffix) {
+                    return Ok(map);
+                }
+            }
+            bail!("link {} has no {suffix}: maptrace has not made it", info.id)
+        };
+        Ok(Some(Self {
+            cpus: find("cpus")?,
+            globals: find(".bss")?,
+            written: find("written")?,
+            link,
+            kernel,
+        }))
+    }
+
+    /// It goes on when this process has ended.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        pin::pin(self.link.as_fd(), path).with_context(|| format!("pinning {}", path.display()))
     }
 
     pub fn info(&self) -> Result<TraceLinkInfo> {
@@ -161,9 +267,10 @@ impl<'a> Sync<'a> {
         replayed
     }
 
-    /// Has all that was written so far told, in whatever way it was written.
-    pub fn flush(&self, timeout: Duration) -> Result<Flushed> {
-        match self.kernel.flush(self.link.as_fd(), timeout) {
+    /// Has all that was written so far told, in whatever way it was written, and these keys of the
+    /// old map, which has them or not.
+    pub fn flush(&self, keys: &[Vec<u8>], timeout: Duration) -> Result<Flushed> {
+        match self.kernel.flush(self.link.as_fd(), keys, timeout) {
             Ok(0) => Ok(Flushed::Done),
             Ok(left) => Ok(Flushed::Left(left)),
             Err(err) => match err.raw_os_error() {
@@ -178,8 +285,9 @@ impl<'a> Sync<'a> {
     }
 
     pub fn counters(&self) -> Result<Counters> {
-        let cpus = object::map(&self.object, "cpus")?;
-        let values = cpus.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
+        let values = self
+            .cpus
+            .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
         let mut sum = Counters::default();
         for value in values.context("no counters")? {
             let Some(value) = value.get(..size_of::<CpuState>()) else {
@@ -192,6 +300,7 @@ impl<'a> Sync<'a> {
             sum.cut += cpu.cut;
             sum.full += cpu.full;
             sum.failed += cpu.failed;
+            sum.both += cpu.both;
             if cpu.error != 0 {
                 sum.error = cpu.error;
             }
@@ -200,25 +309,71 @@ impl<'a> Sync<'a> {
     }
 
     /// The new program writes the new map from now on. What is in the old one is no news any more:
-    /// only operations on it are.
-    pub fn hand_over(&self) -> Result<()> {
-        let globals = object::map(&self.object, ".bss")?;
-        globals.update(&0_u32.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY)?;
+    /// only operations on it are, and where both have written a key, one of them wins. With `None`,
+    /// all is as it was before.
+    pub fn hand_over(&self, to: Option<Winner>) -> Result<()> {
+        let flag = match to {
+            None => 0_u32,
+            Some(Winner::New) => 1,
+            Some(Winner::Old) => 2,
+        };
+        self.globals
+            .update(&0_u32.to_ne_bytes(), &flag.to_ne_bytes(), MapFlags::ANY)?;
+        if to.is_none() {
+            for key in self.written.keys() {
+                self.written.delete(&key)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Has the keys noted that anybody else writes in the new map from now on: a link for each
+    /// operation, with its name.
+    pub fn note_writers(&self, new: &Map) -> Result<Vec<(&'static str, OwnedFd)>> {
+        let mut open = object::open(embedded!("writers"))?;
+        let key_size = u32::try_from(new.key_size)?.to_ne_bytes();
+        object::open_map(&mut open, ".rodata")?.set_initial_value(&key_size)?;
+        object::open_map(&mut open, "cpus")?.reuse_fd(self.cpus.as_fd())?;
+        object::open_map(&mut open, "written")?.reuse_fd(self.written.as_fd())?;
+        for (_, program, target, _) in WRITERS {
+            let mut prog = object::open_program(&mut open, program)?;
+            object::make_tracer(&mut prog, self.kernel, target)?;
+        }
+        let object = open
+            .load()
+            .map_err(|err| explain_load(&err, self.kernel))
+            .with_context(|| format!("who writes {}", new.label()))?;
+        let attach = |(name, program, _, operation)| {
+            let prog = object::program(&object, program)?;
+            let trace_type = self.kernel.trace_type(operation)?;
+            let link = self.kernel.attach(prog.as_fd(), new.as_fd(), trace_type);
+            Ok((
+                name,
+                link.map_err(|err| explain_attach(&err, &new.label(), name))?,
+            ))
+        };
+        WRITERS.into_iter().map(attach).collect()
     }
 
     /// When it returns, the new map does not follow the old one any more.
     pub fn detach(self) -> Result<()> {
-        // SAFETY: it takes a descriptor.
-        let err = unsafe { libbpf_sys::bpf_link_detach(self.link.as_raw_fd()) };
-        match err {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()).context("detaching"),
-        }
+        detach(self.link.as_fd())
     }
 }
 
-fn config(plan: &Plan, new: &Map) -> Result<Box<Config>> {
+/// When it returns, the tracer of the link does not run any more. It can have been detached before.
+pub fn detach(link: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: it takes a descriptor.
+    match unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            err if err.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+            err => Err(err).context("detaching"),
+        },
+    }
+}
+
+fn config(plan: &Plan, old: &Map, new: &Map) -> Result<Box<Config>> {
     let key_offset = plan.value.new_size.next_multiple_of(8);
     let mut config = Box::new(Config {
         old_key_size: plan.key.old_size as u32,
@@ -230,7 +385,12 @@ fn config(plan: &Plan, new: &Map) -> Result<Box<Config>> {
         value_steps: plan.value.steps.len() as u32,
         same_key: u32::from(plan.key.is_identity()),
         same_value: u32::from(plan.value.is_identity()),
-        is_percpu: u32::from(new.is_percpu()),
+        // `enum percpu` of convert.bpf.c
+        percpu: match (old.is_percpu(), new.is_percpu()) {
+            (_, false) => 0,
+            (false, true) => 1,
+            (true, true) => 2,
+        },
         steps: [[Step::default(); MAX_STEPS]; 2],
     });
     let put = |steps: &mut [Step; MAX_STEPS], conversion: &Conversion| {

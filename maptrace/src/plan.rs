@@ -18,6 +18,7 @@ use libbpf_rs::{
     AsRawLibbpf,
 };
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString},
     fs,
     os::fd::AsRawFd,
@@ -179,17 +180,69 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
+/// What wishes are wrong though no pair of maps is by itself.
+pub fn wrong_wishes(plans: &[&Plan], wishes: &Wishes, names: &[String]) -> Vec<String> {
+    let mut useful = BTreeMap::new();
+    let said = plans
+        .iter()
+        .flat_map(|plan| plan.key.wishes.iter().chain(&plan.value.wishes));
+    for (what, is_useful) in said {
+        *useful.entry(what).or_insert(false) |= is_useful;
+    }
+    let mut wrong: Vec<_> = useful
+        .into_iter()
+        .filter(|(_, is_useful)| !is_useful)
+        .map(|(what, _)| what.clone())
+        .collect();
+    let unknown: BTreeSet<_> = wishes
+        .maps()
+        .filter(|map| !names.iter().any(|name| name == map))
+        .collect();
+    wrong.extend(
+        unknown
+            .iter()
+            .map(|map| format!("{map}: no old map is called so")),
+    );
+    wrong
+}
+
 impl Plan {
     pub fn new(old: &Side, new: &Side, wishes: &Wishes) -> Self {
         let key = Conversion::new(Part::Key, &old.key, &new.key, wishes);
         let value = Conversion::new(Part::Value, &old.value, &new.value, wishes);
         let mut problems = map_problems(old, new);
-        problems.extend(key.problems());
-        problems.extend(value.problems());
-        let mut notes: Vec<_> = [old, new]
+        problems.extend(key.refusals());
+        problems.extend(value.refusals());
+        let notes = [old, new]
             .into_iter()
             .filter_map(|side| side.problem.clone())
             .collect();
+        Self {
+            key,
+            value,
+            problems,
+            notes,
+        }
+        .with_notes(old, new)
+    }
+
+    /// The way back, from `new` to `old`, which this is the way from.
+    ///
+    /// Errors: it cannot be derived, and why.
+    pub fn back(&self, old: &Side, new: &Side) -> Result<Self> {
+        let plan = Self {
+            key: self.key.inverse()?,
+            value: self.value.inverse()?,
+            problems: map_problems(new, old),
+            notes: Vec::new(),
+        }
+        .with_notes(new, old);
+        ensure!(plan.problems.is_empty(), "{}", plan.problems.join("; "));
+        Ok(plan)
+    }
+
+    fn with_notes(self, old: &Side, new: &Side) -> Self {
+        let mut notes = self.notes;
         if new.max_entries < old.max_entries {
             notes.push(format!(
                 "{} has room for {} entries, {} for {}: what does not fit is not migrated",
@@ -202,18 +255,19 @@ impl Plan {
                 new.label
             ));
         }
-        if new.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+        if old.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+            notes.push(format!(
+                "{} has a value for each CPU: what is written through pointers is moved by a flush \
+                 alone, as --stop and --wait do it",
+                old.label
+            ));
+        } else if new.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
             notes.push(format!(
                 "{} has a value for each CPU: what is migrated is that of CPU 0",
                 new.label
             ));
         }
-        Self {
-            key,
-            value,
-            problems,
-            notes,
-        }
+        Self { notes, ..self }
     }
 
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
@@ -237,12 +291,17 @@ fn has_resilient_lock(layout: &Layout) -> bool {
 fn map_problems(old: &Side, new: &Side) -> Vec<String> {
     let mut problems = Vec::new();
     let mut refuse = |side: &Side, why: &str| problems.push(format!("{}: {why}", side.label));
-    if !matches!(
+    if old.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+        if new.map_type != BPF_MAP_TYPE_PERCPU_ARRAY {
+            let why = "it has a value for each CPU: only a percpu_array can take these";
+            refuse(old, why);
+        }
+    } else if !matches!(
         old.map_type,
         BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH | BPF_MAP_TYPE_ARRAY
     ) {
         let why = format!(
-            "a map of type {} cannot be followed: hash, lru_hash and array can",
+            "a map of type {} cannot be followed: hash, lru_hash, array and percpu_array can",
             old.type_name
         );
         refuse(old, &why);

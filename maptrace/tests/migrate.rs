@@ -132,3 +132,35 @@ fn trouble_is_not_a_refusal() {
     let output = check("old", "new", &["--set", "version"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
+
+#[test]
+fn a_set_is_checked_as_a_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let object = object(directory.path());
+    let pairs = ["old", "new", "new", "old"].map(|map| format!("{object}:{map}"));
+    let check = |more: &[&str]| {
+        Command::cargo_bin("maptrace")
+            .unwrap()
+            .args(["migrate", "--check", "--json"])
+            .args(&pairs)
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let fields = [
+        "--map=old:bytes=octets",
+        "--map=new:octets=bytes",
+        "--drop=version",
+        "--narrow=new:value",
+    ];
+    let output = check(&fields);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+    // What is said of one pair is not said of the other one.
+    let output = check(&fields[..3]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let output = check(&[&fields[..], &["--drop=nosuch:packets"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("nosuch: no old map is called so"), "{said}");
+}

@@ -4,13 +4,16 @@
 //!
 //! `maptrace_test all` runs all of them, `maptrace_test TEST...` those whose names begin so, and without
 //! arguments it runs one for each command, which is what an emulated guest has the time for. The maptrace that is tested is the one
-//! beside it, or `$MAPTRACE`. Two commands run no test: `maptrace_test load SECONDS THREADS` gives
-//! maptrace something to look at, and `maptrace_test cost [THREADS]` measures what an update takes
-//! while it looks, with one CPU that does nothing else, or with as many that are busy.
+//! beside it, or `$MAPTRACE`. Three commands run no test: `maptrace_test load SECONDS THREADS` gives
+//! maptrace something to look at, `maptrace_test cost [THREADS]` measures what an update takes
+//! while it looks, with one CPU that does nothing else, or with as many that are busy, and
+//! `maptrace_test move ENTRIES ROOM` moves a map of so many entries to one with room for so many.
 
 mod cost;
+mod large;
 mod load;
 mod migrate_tests;
+mod set_tests;
 mod subjects;
 mod tests;
 
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<_> = wanted.iter().map(String::as_str).collect();
     let command = match *words {
         ["load", seconds, threads] => Some(load::print(seconds, threads)),
+        ["move", entries, room] => Some(large::print(entries, room)),
         ["cost"] => Some(cost::alone()),
         ["cost", threads] => Some(threads.parse().map_err(Into::into).and_then(cost::busy)),
         _ => None,
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
     let tests: Vec<_> = tests::ALL
         .iter()
         .chain(migrate_tests::ALL)
+        .chain(set_tests::ALL)
         .filter(|(name, _)| match &*wanted {
             [] => tests::QUICK.contains(name),
             [all] if all == "all" => true,

@@ -31,6 +31,7 @@ tests!(
     migrate_leaves_locks_and_timers_to_the_kernel,
     migrate_takes_arrays_and_an_lru_map_of_another_size,
     migrate_switches_while_sync_goes_on,
+    migrate_lets_the_old_program_win,
     migrate_stops_and_starts,
     migrate_switches_nothing_where_a_command_fails,
     migrate_puts_the_new_map_into_its_outer_map,
@@ -42,7 +43,7 @@ tests!(
 /// What `conns_v2` takes.
 const CONNS: [&str; 3] = ["--map=retries=tries", "--set=version=2", "--set=key.zone=7"];
 
-fn migrate_json(args: &[&str]) -> Result<(i32, Json, String)> {
+pub fn migrate_json(args: &[&str]) -> Result<(i32, Json, String)> {
     let args: Vec<_> = ["migrate", "--json"]
         .into_iter()
         .chain(args.iter().copied())
@@ -54,7 +55,7 @@ fn migrate_json(args: &[&str]) -> Result<(i32, Json, String)> {
 }
 
 /// Runs `change` in a thread for as long as `body` takes.
-fn meanwhile<T>(
+pub fn meanwhile<T>(
     change: impl Fn() -> Result<()> + Sync,
     body: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
@@ -73,7 +74,7 @@ fn meanwhile<T>(
     })
 }
 
-fn number(map: &MapHandle, key: &[u8]) -> Result<Option<u64>> {
+pub fn number(map: &MapHandle, key: &[u8]) -> Result<Option<u64>> {
     let value = map.lookup(key, MapFlags::ANY)?;
     Ok(value.map(|value| {
         let mut bytes = [0; 8];
@@ -83,7 +84,7 @@ fn number(map: &MapHandle, key: &[u8]) -> Result<Option<u64>> {
     }))
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while !is_so()? {
         ensure!(Instant::now() < end, "never: {what}");
@@ -92,7 +93,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
-fn fill_plain(subjects: &Subjects, count: u32) -> Result<()> {
+pub fn fill_plain(subjects: &Subjects, count: u32) -> Result<()> {
     for key in 0..count {
         subjects.update("plain", key, u64::from(key) * 3)?;
     }
@@ -286,6 +287,33 @@ fn migrate_takes_arrays_and_an_lru_map_of_another_size() -> Result<()> {
         "{values:?}"
     );
 
+    // The values of all CPUs
+    let values: Vec<Vec<u8>> = (0..values.len() as u64)
+        .map(|cpu| (7000 + cpu).to_ne_bytes().to_vec())
+        .collect();
+    let (old_map, new_map) = (
+        subjects.map("table_percpu")?,
+        subjects.map("table_percpu_v2")?,
+    );
+    let key = 6_u32.to_ne_bytes();
+    old_map.update_percpu(&key, &values, MapFlags::ANY)?;
+    let (old, new) = (
+        subjects.id("table_percpu")?,
+        subjects.id("table_percpu_v2")?,
+    );
+    let (status, json, said) = migrate_json(&[&old, &new, "--wait"])?;
+    ensure!(
+        status == 0 && json["entries"] == 8 && json["wrong"] == json!([]),
+        "{json} {said}"
+    );
+    let moved = new_map.lookup_percpu(&key, MapFlags::ANY)?;
+    ensure!(moved.as_ref() == Some(&values), "{moved:?}");
+    fails_with(
+        &["migrate", &old, &subjects.id("table")?],
+        1,
+        "only a percpu_array can take these",
+    )?;
+
     for port in 0..100 {
         subjects.update("conns", port, port.into())?;
     }
@@ -320,6 +348,10 @@ fn migrate_switches_while_sync_goes_on() -> Result<()> {
         let map = subjects.map("copy")?;
         subjects.update("plain", 1, 1000)?;
         map.update(&2_u32.to_ne_bytes(), &2000_u64.to_ne_bytes(), MapFlags::ANY)?;
+        // Where both write a key, the new one wins.
+        subjects.update("plain", 2, 1)?;
+        map.delete(&3_u32.to_ne_bytes())?;
+        subjects.update("plain", 3, 1)?;
         fs::write(&go, "")?;
         migrate.wait_for_note("conversions")?;
         let (status, _, notes) = migrate.end()?;
@@ -327,6 +359,11 @@ fn migrate_switches_while_sync_goes_on() -> Result<()> {
         // Nothing has undone what the new one has written.
         ensure!(number(&map, &1_u32.to_ne_bytes())? == Some(1000));
         ensure!(number(&map, &2_u32.to_ne_bytes())? == Some(2000));
+        ensure!(number(&map, &3_u32.to_ne_bytes())?.is_none());
+        ensure!(
+            notes.contains("have done 2 operations on keys that the new ones had written"),
+            "{notes}"
+        );
         let pinned = MapHandle::from_pinned_path(path)?;
         ensure!(
             pinned.info()?.info.id.to_string() == new,
@@ -341,6 +378,32 @@ fn migrate_switches_while_sync_goes_on() -> Result<()> {
         Ok(())
     })();
     for file in [path, &began, &go] {
+        let _ = fs::remove_file(file);
+    }
+    result.and_then(|()| no_links_left())
+}
+
+fn migrate_lets_the_old_program_win() -> Result<()> {
+    let subjects = Subjects::new()?;
+    fill_plain(&subjects, 10)?;
+    let (old, new) = (subjects.id("plain")?, subjects.id("copy")?);
+    let (began, go) = (temporary("wins_began"), temporary("wins_go"));
+    let script = format!("touch {began}; while [ ! -e {go} ]; do sleep 0.05; done");
+    let args = ["migrate", &old, &new, "--switch", &script, "--old-wins"];
+    let mut migrate = Running::start(&args, "in sync: 10 entries")?;
+    let result = (|| {
+        wait_until("the command runs", || Ok(Path::new(&began).exists()))?;
+        let map = subjects.map("copy")?;
+        map.update(&2_u32.to_ne_bytes(), &2000_u64.to_ne_bytes(), MapFlags::ANY)?;
+        subjects.update("plain", 2, 1)?;
+        fs::write(&go, "")?;
+        migrate.wait_for_note("have done 1 operations")?;
+        let (status, _, notes) = migrate.end()?;
+        ensure!(status.success(), "{status} {notes}");
+        ensure!(number(&map, &2_u32.to_ne_bytes())? == Some(1));
+        Ok(())
+    })();
+    for file in [&began, &go] {
         let _ = fs::remove_file(file);
     }
     result.and_then(|()| no_links_left())
@@ -446,13 +509,38 @@ fn migrate_puts_the_new_map_into_its_outer_map() -> Result<()> {
         1,
         "--outer",
     )?;
+    let is_inside = |wanted: &str| -> Result<bool> {
+        let inside = subjects
+            .map("outer")?
+            .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
+        let inside: [u8; 4] = inside.context("nothing is there")?[..4].try_into()?;
+        Ok(u32::from_ne_bytes(inside).to_string() == wanted)
+    };
+    // The kernel takes only a map that is as the first one.
+    let other = subjects.id("plain_v2")?;
+    let args = [
+        "migrate",
+        &old,
+        &other,
+        "--narrow=value",
+        "--outer",
+        &outer,
+        "0",
+        "--stop",
+        "true",
+        "--start",
+        "true",
+    ];
+    fails_with(
+        &args,
+        1,
+        "cannot be in it: the maps in there have other sizes",
+    )?;
+    ensure!(is_inside(&old)?, "it is there no more");
+    no_links_left()?;
     let (status, json, said) = migrate_json(&[&old, &new, "--outer", &outer, "0"])?;
     ensure!(status == 0, "{json} {said}");
-    let inside = subjects
-        .map("outer")?
-        .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
-    let inside: [u8; 4] = inside.context("nothing is there")?[..4].try_into()?;
-    ensure!(u32::from_ne_bytes(inside).to_string() == new);
+    ensure!(is_inside(&new)?, "it is not there");
     ensure!(number(&subjects.map("inner_v2")?, &3_u32.to_ne_bytes())? == Some(33));
     Ok(())
 }

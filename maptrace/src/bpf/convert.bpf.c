@@ -6,6 +6,7 @@
  * goes through them, one by one, and sees how far each of them reaches.
  */
 #include "types.h"
+#include "migration.h"
 
 #include <linux/errno.h>
 
@@ -40,6 +41,14 @@ struct step {
 /* A task, a softirq, a hardirq and an NMI can each be in the tracer, on each CPU. */
 #define LEVELS 4
 
+/* migration.rs has the same */
+enum percpu {
+	NOT_PERCPU,
+	FIRST_CPU,
+	/* The one whose value it is in the old map */
+	SAME_CPU,
+};
+
 /* migration.rs has the same, and fills it in before it loads the program */
 const volatile struct config {
 	__u32 old_key_size;
@@ -53,36 +62,18 @@ const volatile struct config {
 	/* The new one is the same bytes: nothing is copied */
 	__u32 same_key;
 	__u32 same_value;
-	/* The new map has a value for each CPU: the first one's is written */
-	__u32 is_percpu;
+	/* Whose value is written of a new map that has one for each CPU */
+	__u32 percpu;
 	struct step steps[2][MAX_STEPS];
 } config = {};
 
 /*
  * The new program has begun to write the new map: what the old one holds is not news any
- * more, only what is done to it.
+ * more, only what is done to it. migration.rs has the same.
  */
+#define NEW_WINS 1
+#define OLD_WINS 2
 __u32 handed_over;
-
-/* migration.rs has the same */
-struct cpu_state {
-	__u64 level;
-	__u64 updates;
-	__u64 deletes;
-	/* What did not fit into a field */
-	__u64 cut;
-	/* and into the map */
-	__u64 full;
-	__u64 failed;
-	__s64 error;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct cpu_state);
-} cpus SEC(".maps");
 
 /*
  * A value and a key for each level of each CPU, with their new and constant parts: maps
@@ -206,14 +197,18 @@ static __always_inline int take_out(struct cpu_state *cpu, void *key)
 	return 0;
 }
 
-static __always_inline int put(struct cpu_state *cpu, void *key, void *value)
+static __always_inline int put(struct cpu_state *cpu, void *key, void *value, __u32 whose)
 {
 	void *slot;
 	long err;
 
-	if (config.is_percpu) {
-		/* An update would write the value of this CPU, whichever that is. */
-		slot = bpf_map_lookup_percpu_elem(&new_map, key, 0);
+	if (config.percpu != NOT_PERCPU) {
+		/*
+		 * An update would write the value of this CPU, whichever that is. These maps are
+		 * arrays: the element stays the one of its key.
+		 */
+		slot = bpf_map_lookup_percpu_elem(&new_map, key,
+						  config.percpu == SAME_CPU ? whose : 0);
 		err = slot ? bpf_probe_read_kernel(slot, config.new_value_size, value) : -E2BIG;
 	} else {
 		err = bpf_map_update_elem(&new_map, key, value, BPF_ANY);
@@ -232,6 +227,7 @@ static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct
 	__u32 index = bpf_get_smp_processor_id() * LEVELS + level, zero = 0;
 	void *new_key = (void *)key, *new_value = (void *)value;
 	__u8 *room = NULL;
+	__u32 winner;
 	int err;
 
 	/* The kernel refuses to attach it to a map that has less. */
@@ -261,6 +257,12 @@ static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct
 			return could_not_follow(cpu, err);
 		new_key = room + config.key_offset;
 	}
+	winner = *(volatile __u32 *)&handed_over;
+	if (winner && bpf_map_lookup_elem(&written, new_key)) {
+		COUNT(cpu->both);
+		if (winner == NEW_WINS)
+			return 0;
+	}
 	if (!value)
 		return take_out(cpu, new_key);
 	if (!config.same_value) {
@@ -271,7 +273,7 @@ static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct
 			return could_not_follow(cpu, err);
 		new_value = room;
 	}
-	return put(cpu, new_key, new_value);
+	return put(cpu, new_key, new_value, ctx->cpu);
 }
 
 SEC("map_trace/sync")

@@ -38,7 +38,7 @@ struct Pair {
 
 /// What is said of a key.
 #[derive(Debug, PartialEq)]
-pub(super) enum Verdict {
+enum Verdict {
     Same,
     Different(Values, Values),
     /// One of them changes all the time.
@@ -99,7 +99,7 @@ pub(super) fn pause(round: u32) {
 /// `look` reads one map after the other. Where a map changes between two looks, nothing follows
 /// from a difference: one value was read later. A mirror that is one change behind catches up
 /// within a pause.
-pub(super) fn judge(
+fn judge(
     mut look: impl FnMut() -> Result<(Values, Values)>,
     same: impl Fn(&Values, &Values) -> bool,
     mut pause: impl FnMut(u32),

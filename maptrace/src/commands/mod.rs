@@ -34,6 +34,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Status(args) => migrate::status(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "maptrace", &mut script);

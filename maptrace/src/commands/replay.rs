@@ -161,12 +161,7 @@ pub(super) fn make_empty(map: &Map, clear: bool, advice: &str, signals: &Signals
         );
         return Ok(());
     }
-    let mut keys = Vec::new();
-    map.for_each(|key, _| {
-        signals.check()?;
-        keys.push(key.to_vec());
-        Ok(())
-    })?;
+    let keys = map.keys(|| signals.check())?;
     ensure!(
         keys.is_empty() || clear,
         "{} is not empty: {advice}",

@@ -163,7 +163,7 @@ struct {
 	__uint(max_entries, 8);
 	__type(key, __u32);
 	__type(value, __u64);
-} table_percpu SEC(".maps");
+} table_percpu SEC(".maps"), table_percpu_v2 SEC(".maps");
 
 struct large_v2 {
 	__u64 number;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+use super::set;
 use crate::{
     cli::Migrate,
     conversion::{Fate, Row},
@@ -13,28 +14,39 @@ use serde_json::{json, Value as Json};
 
 pub fn run(args: &Migrate) -> Result<u8> {
     let mut kernel = None;
-    let old = side(&args.old, &mut kernel)?;
-    let new = side(&args.new, &mut kernel)?;
-    let plan = Plan::new(&old, &new, &args.fields.wishes());
-    let mut output = Output::stdout();
-    match args.json {
-        true => output.line(to_json(&plan, &new))?,
-        false => to_text(&plan, &mut output)?,
+    let mut sides = Vec::new();
+    let mut names = Vec::new();
+    for words in set::pairs_of(&args.maps)? {
+        names.push(set::names(&words.old, None));
+        sides.push((
+            side(&words.old, &mut kernel)?,
+            side(&words.new, &mut kernel)?,
+        ));
     }
-    output.flush()?;
-    super::say(&plan);
-    let memory = human(new.memory_when_full());
-    note(format!(
-        "{} takes about {memory} when it is full",
-        new.label
-    ));
-    let lost = plan.rows().filter(|row| row.fate.loses()).count();
-    note(match (plan.problems.len(), lost) {
+    let (plans, problems) = set::plan(&sides, &names, &args.fields);
+    let mut output = Output::stdout();
+    for (plan, (_, new)) in plans.iter().zip(&sides) {
+        match args.json {
+            true => output.line(to_json(plan, new))?,
+            false => to_text(plan, &mut output)?,
+        }
+        output.flush()?;
+        plan.notes.iter().for_each(note);
+        let memory = human(new.memory_when_full());
+        note(format!(
+            "{} takes about {memory} when it is full",
+            new.label
+        ));
+    }
+    problems.iter().for_each(note);
+    let rows = plans.iter().flat_map(Plan::rows);
+    let lost = rows.filter(|row| row.fate.loses()).count();
+    note(match (problems.len(), lost) {
         (0, 0) => "it can be migrated, and nothing is lost".to_owned(),
         (0, lost) => format!("it can be migrated, and {lost} fields are lost"),
         (problems, _) => format!("it cannot be migrated: {problems} reasons"),
     });
-    Ok(u8::from(!plan.problems.is_empty()))
+    Ok(u8::from(!problems.is_empty()))
 }
 
 /// A map, or what is to be one. The kernel is asked only where it has something to say.

@@ -2,21 +2,23 @@
 
 //! Whether one map is what its plan makes of another one.
 
+use super::set::Maps;
 use crate::{
-    commands::diff::{judge, pause, Values, Verdict},
+    commands::diff::{pause, Values},
+    conversion::Cut,
     layout::{same, Layout},
     map::Map,
     output::Signals,
     plan::Plan,
 };
 use anyhow::Result;
-use std::{cell::RefCell, collections::HashSet};
+use std::{collections::HashSet, rc::Rc};
 
-/// How often all keys of the old map are read to find one that only the new map seems to have.
+/// How often what seems to be wrong is looked at again.
 const PASSES: u32 = 4;
 
 /// What is wrong with an entry.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Wrong {
     /// It does not fit into a field of the new map.
     Cut(String),
@@ -31,14 +33,20 @@ pub enum Wrong {
 }
 
 /// How two maps compare.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Comparison {
     pub entries: u64,
+    /// Values that differ, and that nobody has looked at again.
+    pub behind: u64,
     /// Keys, as they are shown, and what is wrong.
     pub wrong: Vec<(String, Wrong)>,
 }
 
 impl Comparison {
+    fn add(&mut self, key: String, wrong: Wrong) {
+        self.wrong.push((key, wrong));
+    }
+
     pub fn count(&self, is_it: impl Fn(&Wrong) -> bool) -> u64 {
         self.wrong.iter().filter(|(_, wrong)| is_it(wrong)).count() as u64
     }
@@ -58,11 +66,28 @@ impl Comparison {
     }
 }
 
+/// What is there of a key, in both maps.
+struct Look {
+    found: Found,
+    new_key: Option<Vec<u8>>,
+    old: Values,
+    new: Values,
+}
+
+#[derive(Debug, PartialEq)]
+enum Found {
+    Same,
+    Cut(String),
+    Missing,
+    Different,
+    Extra,
+}
+
 /// Both maps, and how to read them.
 pub struct Pair<'a> {
-    old: &'a Map,
-    new: &'a Map,
-    plan: &'a Plan,
+    old: Rc<Map>,
+    new: Rc<Map>,
+    plan: Rc<Plan>,
     signals: &'a Signals,
     old_key: Layout,
     new_key: Layout,
@@ -72,7 +97,8 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    pub fn new(old: &'a Map, new: &'a Map, plan: &'a Plan, signals: &'a Signals) -> Self {
+    pub fn new(maps: &Maps, plan: &Rc<Plan>, signals: &'a Signals) -> Self {
+        let Maps { old, new } = maps.clone();
         let (old_key, _, _) = old.layouts();
         let (new_key, new_value, _) = new.layouts();
         let mut mask = vec![0; new_value.size];
@@ -80,7 +106,7 @@ impl<'a> Pair<'a> {
         Self {
             old,
             new,
-            plan,
+            plan: Rc::clone(plan),
             signals,
             old_key,
             new_key,
@@ -89,26 +115,38 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn same(&self, a: &Values, b: &Values) -> bool {
-        match (a, b) {
-            (None, None) => true,
-            // Of values for each CPU it is the first one.
-            (Some(a), Some(b)) => same(&a[0], &b[0], &self.mask),
-            _ => false,
-        }
+    /// Whether values are what is expected. Where only the new map has one for each CPU, it is about
+    /// the first one.
+    fn same(&self, expected: &[Vec<u8>], values: &Values) -> bool {
+        let same = |(a, b): (&Vec<u8>, &Vec<u8>)| same(a, b, &self.mask);
+        values
+            .as_ref()
+            .is_some_and(|values| expected.iter().zip(values).all(same))
     }
 
-    /// Compares all entries. Both maps can be in use; what changes is looked at again.
-    pub fn compare(&self) -> Result<Comparison> {
+    /// What the values of an old entry are in the new map.
+    fn expected(&self, old: &[Vec<u8>]) -> std::result::Result<Vec<Vec<u8>>, Cut> {
+        old.iter()
+            .map(|value| self.plan.value.apply(value))
+            .collect()
+    }
+
+    /// Compares all entries. Both maps can be in use: what is wrong is looked at again after `flush`,
+    /// which has all told that was written before. It is wrong if it is as it was then, and it is not
+    /// settled if it changes each time.
+    ///
+    /// With `values_later`, only what is missing and what does not fit is looked at again: values
+    /// that differ can be written through pointers, and are compared when nobody writes them.
+    pub fn compare(
+        &self,
+        values_later: bool,
+        mut flush: impl FnMut() -> Result<()>,
+    ) -> Result<Comparison> {
         let mut comparison = Comparison::default();
         // Before the old one: what comes meanwhile is in that as well.
         let mut extra = HashSet::new();
         if !self.new.is_array() {
-            self.new.for_each(|key, _| {
-                self.signals.check()?;
-                extra.insert(key.to_vec());
-                Ok(())
-            })?;
+            extra.extend(self.new.keys(|| self.signals.check())?);
         }
         let mut candidates = Vec::new();
         let mut seen = HashSet::new();
@@ -119,63 +157,97 @@ impl<'a> Pair<'a> {
                 return Ok(());
             }
             comparison.entries += 1;
-            if let Ok(new_key) = self.plan.key.apply(key) {
-                let value = self.plan.value.apply(&values[0]).ok();
-                let expected = value.map(|value| vec![value]);
-                let is_same =
-                    expected.is_some() && self.same(&expected, &self.new.lookup(&new_key)?);
-                extra.remove(&new_key);
-                if is_same {
-                    return Ok(());
-                }
+            let look = self.look(key, Some(values))?;
+            if let Some(new_key) = &look.new_key {
+                extra.remove(new_key);
             }
-            candidates.push(key.to_vec());
+            match look.found {
+                Found::Same => {}
+                Found::Different if values_later => comparison.behind += 1,
+                _ => candidates.push((key.to_vec(), look)),
+            }
             Ok(())
         })?;
-        for key in candidates {
-            self.signals.check()?;
-            if let Some(wrong) = self.look_again(&key)? {
-                let key = self.old_key.decode(&key).to_string();
-                comparison.wrong.push((key, wrong));
+        for _ in 0..PASSES {
+            if candidates.is_empty() {
+                break;
             }
+            flush()?;
+            let mut left = Vec::new();
+            for (key, before) in candidates {
+                self.signals.check()?;
+                let look = self.look(&key, self.old.lookup(&key)?)?;
+                if look.found == Found::Same {
+                    continue;
+                }
+                match look.old == before.old && look.new == before.new {
+                    true => {
+                        let wrong = self.wrong(&look);
+                        comparison.add(self.old_key.decode(&key).to_string(), wrong);
+                    }
+                    false => left.push((key, look)),
+                }
+            }
+            candidates = left;
+        }
+        for (key, _) in candidates {
+            comparison.add(self.old_key.decode(&key).to_string(), Wrong::Unsettled);
         }
         for key in self.really_extra(extra)? {
-            let key = self.new_key.decode(&key).to_string();
-            comparison.wrong.push((key, Wrong::Extra));
+            comparison.add(self.new_key.decode(&key).to_string(), Wrong::Extra);
         }
         Ok(comparison)
     }
 
-    fn look_again(&self, key: &[u8]) -> Result<Option<Wrong>> {
+    /// What is there of a key whose values in the old map are these.
+    fn look(&self, key: &[u8], old: Values) -> Result<Look> {
         let new_key = match self.plan.key.apply(key) {
             Ok(new_key) => new_key,
-            Err(cut) => return Ok(self.old.lookup(key)?.map(|_| Wrong::Cut(cut.field))),
+            Err(cut) => {
+                return Ok(Look {
+                    found: match old {
+                        Some(_) => Found::Cut(cut.field),
+                        None => Found::Same,
+                    },
+                    new_key: None,
+                    old,
+                    new: None,
+                })
+            }
         };
-        let cut = RefCell::new(None);
-        let look = || {
-            *cut.borrow_mut() = None;
-            let old = match self.old.lookup(key)? {
-                None => None,
-                Some(values) => match self.plan.value.apply(&values[0]) {
-                    Ok(value) => Some(vec![value]),
-                    Err(err) => {
-                        *cut.borrow_mut() = Some(err.field);
-                        // No value of the map is as long.
-                        Some(vec![Vec::new()])
-                    }
-                },
-            };
-            Ok((old, self.new.lookup(&new_key)?))
+        let new = self.new.lookup(&new_key)?;
+        let found = match (&old, &new) {
+            (None, None) => Found::Same,
+            (None, Some(_)) => Found::Extra,
+            (Some(old), new) => match self.expected(old) {
+                Err(cut) => Found::Cut(cut.field),
+                Ok(expected) if self.same(&expected, new) => Found::Same,
+                Ok(_) if new.is_none() => Found::Missing,
+                Ok(_) => Found::Different,
+            },
         };
-        let verdict = judge(look, |a, b| self.same(a, b), pause)?;
-        Ok(match (verdict, cut.take()) {
-            (Verdict::Same, _) => None,
-            (Verdict::Different(..), Some(field)) => Some(Wrong::Cut(field)),
-            (Verdict::Different(Some(_), None), None) => Some(Wrong::Missing),
-            (Verdict::Different(None, _), None) => Some(Wrong::Extra),
-            (Verdict::Different(Some(a), Some(b)), None) => {
+        Ok(Look {
+            found,
+            new_key: Some(new_key),
+            old,
+            new,
+        })
+    }
+
+    fn wrong(&self, look: &Look) -> Wrong {
+        match (&look.found, &look.old, &look.new) {
+            (Found::Cut(field), ..) => Wrong::Cut(field.clone()),
+            (Found::Missing, ..) => Wrong::Missing,
+            (Found::Different, Some(old), Some(new)) => {
                 let mut found = Vec::new();
-                self.new_value.differences(&b[0], &a[0], "", &mut found);
+                let expected = self.expected(old).unwrap_or_default();
+                for (cpu, (is, expected)) in new.iter().zip(&expected).enumerate() {
+                    let path = match old.len() {
+                        1 => String::new(),
+                        _ => format!("cpu {cpu}"),
+                    };
+                    self.new_value.differences(is, expected, &path, &mut found);
+                }
                 let found: Vec<_> = found
                     .iter()
                     .map(|it| match &*it.path {
@@ -183,10 +255,10 @@ impl<'a> Pair<'a> {
                         path => format!("{path}: {}, not {}", it.left, it.right),
                     })
                     .collect();
-                Some(Wrong::Different(found.join("; ")))
+                Wrong::Different(found.join("; "))
             }
-            (Verdict::Unsettled, _) => Some(Wrong::Unsettled),
-        })
+            _ => Wrong::Extra,
+        }
     }
 
     /// Keys of the new map that the old one did not seem to have.

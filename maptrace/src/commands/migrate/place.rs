@@ -1,40 +1,78 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the old map is found, and the new one is to be.
+//! Where the old maps are found, and the new ones are to be.
 
+use super::set::Maps;
 use crate::{
     cli::Switch,
     commands::watch::parse_key,
     kernel::Kernel,
     map::{self, Map, Selector},
     output::{errno_name, note},
+    pin,
 };
 use anyhow::{anyhow, ensure, Context, Result};
 use std::{
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
 };
 
-pub struct Places {
-    pins: Vec<PathBuf>,
-    /// Maps of maps, and the keys in them.
-    outers: Vec<(Map, Vec<u8>)>,
+enum Where {
+    Pin(PathBuf),
+    /// A map of maps, and a key in it.
+    Outer(Map, Vec<u8>),
 }
 
+/// Each is the place of one pair.
+pub struct Places(Vec<(usize, Where)>);
+
 impl Places {
+    /// `is_resumed`: some of the new maps can be there already.
+    ///
     /// Errors: the old map is not there.
-    pub fn find(switch: &Switch, old: &Map, kernel: &Kernel) -> Result<Self> {
+    pub fn find(
+        switch: &Switch,
+        pairs: &[Maps],
+        is_resumed: bool,
+        kernel: &Kernel,
+    ) -> Result<Self> {
+        let whose = |id: u32| {
+            pairs
+                .iter()
+                .position(|pair| pair.old.id == id || is_resumed && pair.new.id == id)
+        };
+        let mut places = Vec::new();
         for path in &switch.repin {
-            let pinned = map::select_single(&Selector::Pinned(path.clone()), kernel)?;
+            let found = map::select(&[Selector::Pinned(path.clone())], kernel)
+                .with_context(|| format!("--repin {}", path.display()))?;
+            let before = places.len();
+            for pinned in &found {
+                match (whose(pinned.id), &pinned.pinned) {
+                    (Some(index), Some(path)) if !pin::is_beside(path) => {
+                        places.push((index, Where::Pin(path.clone())));
+                    }
+                    _ => {}
+                }
+            }
+            let wanted: Vec<_> = pairs.iter().map(|pair| pair.old.label()).collect();
+            let found: Vec<_> = found.iter().map(Map::label).collect();
             ensure!(
-                pinned.id == old.id,
+                places.len() > before,
                 "--repin {}: {} is pinned there, not {}",
                 path.display(),
-                pinned.label(),
-                old.label()
+                found.join(", "),
+                wanted.join(" or ")
             );
+            for (index, pair) in pairs.iter().enumerate() {
+                // One of a directory that is left out would be found there by the new programs.
+                ensure!(
+                    !path.is_dir() || places.iter().any(|(other, _)| *other == index),
+                    "--repin {}: {} is not pinned there",
+                    path.display(),
+                    pair.old.label()
+                );
+            }
         }
-        let mut outers = Vec::new();
         for words in switch.outer.chunks_exact(2) {
             let outer = map::select_single(&words[0].parse()?, kernel)?;
             ensure!(
@@ -50,50 +88,50 @@ impl Places {
                 .with_context(|| format!("--outer {} {}", words[0], words[1]))?;
             let inner = outer.lookup(&key)?;
             let inner = inner.and_then(|values| <[u8; 4]>::try_from(&*values[0]).ok());
-            ensure!(
-                inner.map(u32::from_ne_bytes) == Some(old.id),
-                "--outer {} {}: {} is not there",
-                words[0],
-                words[1],
-                old.label()
-            );
-            outers.push((outer, key));
+            let index = inner.and_then(|id| whose(u32::from_ne_bytes(id)));
+            let index = index.with_context(|| {
+                let wanted: Vec<_> = pairs.iter().map(|pair| pair.old.label()).collect();
+                format!(
+                    "--outer {} {}: {} is not there",
+                    words[0],
+                    words[1],
+                    wanted.join(" or ")
+                )
+            })?;
+            places.push((index, Where::Outer(outer, key)));
         }
-        Ok(Self {
-            pins: switch.repin.clone(),
-            outers,
-        })
+        Ok(Self(places))
     }
 
-    /// Puts the new map there, each time in one step. What has been put is taken back where one
+    /// Puts the new maps there, each time in one step. What has been put is taken back where one
     /// of them fails.
-    pub fn put(&self, new: &Map, old: &Map) -> Result<()> {
-        let result = self.put_all(new);
+    pub fn put(&self, pairs: &[Maps]) -> Result<()> {
+        let result = self
+            .0
+            .iter()
+            .try_for_each(|(index, place)| place.put(&pairs[*index].new));
         if result.is_err() {
-            self.put_back(old);
+            self.put_back(pairs);
         }
         result
     }
 
-    fn put_all(&self, map: &Map) -> Result<()> {
-        for (outer, key) in &self.outers {
-            put_into(outer, key, map)?;
+    /// Puts the old maps there again, as far as that works.
+    pub fn put_back(&self, pairs: &[Maps]) {
+        for (index, place) in &self.0 {
+            let old = &pairs[*index].old;
+            if let Err(err) = place.put(old) {
+                note(format!("putting {} back: {err:#}", old.label()));
+            }
         }
-        for path in &self.pins {
-            pin(path, map)?;
-        }
-        Ok(())
     }
+}
 
-    /// Puts the old map there again, as far as that works.
-    pub fn put_back(&self, old: &Map) {
-        let results = self
-            .outers
-            .iter()
-            .map(|(outer, key)| put_into(outer, key, old))
-            .chain(self.pins.iter().map(|path| pin(path, old)));
-        for err in results.filter_map(Result::err) {
-            note(format!("putting {} back: {err:#}", old.label()));
+impl Where {
+    fn put(&self, map: &Map) -> Result<()> {
+        match self {
+            Where::Outer(outer, key) => put_into(outer, key, map),
+            Where::Pin(path) => pin_over(path, map),
         }
     }
 }
@@ -118,7 +156,7 @@ fn put_into(outer: &Map, key: &[u8], map: &Map) -> Result<()> {
         })
 }
 
-fn pin(path: &Path, map: &Map) -> Result<()> {
-    map.pin_over(path)
+fn pin_over(path: &Path, map: &Map) -> Result<()> {
+    pin::pin_over(map.as_fd(), path)
         .with_context(|| format!("pinning {} at {}", map.label(), path.display()))
 }

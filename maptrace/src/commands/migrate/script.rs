@@ -2,13 +2,12 @@
 
 //! The commands of the user.
 
-use crate::{
-    map::Map,
-    output::{Signals, Stop},
-};
+use crate::output::{Signals, Stop};
 use anyhow::{bail, Context, Result};
+use serde::{Deserialize, Serialize};
 use std::{
-    io,
+    fmt, fs,
+    io::{self, Write},
     os::{fd::AsFd, unix::process::ExitStatusExt},
     process::{Command, Stdio},
     thread,
@@ -17,21 +16,80 @@ use std::{
 
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Runs one in a shell, and waits for it. A signal is handed on to it.
+/// A process, for whoever comes later.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Child {
+    pid: u32,
+    /// In ticks since the boot: another process can have the id by then.
+    began: u64,
+}
+
+impl Child {
+    fn new(pid: u32) -> Self {
+        Self {
+            pid,
+            began: began(pid).unwrap_or(0),
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        began(self.pid) == Some(self.began)
+    }
+}
+
+impl fmt::Display for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)
+    }
+}
+
+/// When a process began; `None` if it has ended, though nobody may have waited for it.
+fn began(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind its name, which can have anything in it.
+    let mut words = stat.rsplit_once(") ")?.1.split(' ');
+    let state = words.next()?;
+    let began = words.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(began)
+}
+
+/// Runs one in a shell, and waits for it. A signal is handed on to it. It begins when `save` has kept
+/// who it is: one that nobody knows of does not run.
 ///
 /// Errors: it has failed, or a signal has come.
-pub fn run(option: &str, command: &str, old: &Map, new: &Map, signals: &Signals) -> Result<()> {
+pub fn run(
+    option: &str,
+    command: &str,
+    (old, new): (String, String),
+    signals: &Signals,
+    save: impl FnOnce(Child) -> Result<()>,
+) -> Result<()> {
     signals.check()?;
     // The output of maptrace is its report.
     let output = io::stderr().as_fd().try_clone_to_owned()?;
     let mut child = Command::new("sh")
-        .args(["-c", command])
-        .env("MAPTRACE_OLD", old.id.to_string())
-        .env("MAPTRACE_NEW", new.id.to_string())
-        .stdin(Stdio::null())
+        .args([
+            "-c",
+            "read -r _ || exit; exec sh -c \"$1\" < /dev/null",
+            "sh",
+        ])
+        .arg(command)
+        .env("MAPTRACE_OLD", old)
+        .env("MAPTRACE_NEW", new)
+        .stdin(Stdio::piped())
         .stdout(Stdio::from(output))
         .spawn()
         .with_context(|| format!("{option}: sh"))?;
+    let mut go = child.stdin.take();
+    if let Err(err) = save(Child::new(child.id())) {
+        drop(go);
+        child.wait()?;
+        return Err(err);
+    }
+    // It can have been killed meanwhile: that is its status.
+    let _ = go.as_mut().map(|go| go.write_all(b"\n"));
+    drop(go);
     let mut stop = None;
     let status = loop {
         if let Some(status) = child.try_wait()? {

@@ -2,8 +2,8 @@
 #ifndef SYNC_RESIZE_H
 #define SYNC_RESIZE_H
 
-#define RESIZE_KEYS 16384
+#define RESIZE_KEYS 4096
 /* What stays while the others come and go */
-#define RESIZE_STAY 1024
+#define RESIZE_STAY 256
 
 #endif

@@ -175,6 +175,17 @@ impl TracerList {
     ) {
         self.operations[trace_type as usize].replace(tracers, writer);
         self.mark_traced(map, writer);
+        // A tracer of states calls it once it is attached.
+        if trace_type != TraceType::SyncElem {
+            self.call_worker();
+        }
+    }
+
+    /// Has the worker look at marks that were given up.
+    fn call_worker(&self) {
+        if let Some(sync) = self.live_sync() {
+            sync.kick_in_turn();
+        }
     }
 
     /// Lets the map's operations look for tracers where there are some that they have to tell.
@@ -184,8 +195,6 @@ impl TracerList {
 
         if let Some(sync) = self.sync() {
             sync.data().set_live(is_synced);
-            // Marks that were given up are looked at again.
-            sync.kick_in_turn();
         }
         for trace_type in TraceType::ALL {
             map.set_traced(trace_type, is_synced || is_live(trace_type));
@@ -198,6 +207,7 @@ impl TracerList {
     /// until the next change.
     pub(crate) fn remove_stopped(&self, map: &Map, trace_type: TraceType, writer: &mut Writer) {
         self.mark_traced(map, writer);
+        self.call_worker();
 
         let old = self.peek(trace_type, writer);
         if let Ok(tracers) = live(old).and_then(Unpublished::new) {

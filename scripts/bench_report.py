@@ -51,7 +51,7 @@ LOOKUP_BUDGETS = {
 # Known to be over that, by so much: the epoch of an array is divided for each mark.
 LOOKUPS_KNOWN_OVER = {("hash lookup, written", "marked"): 3,
                       ("lru_hash lookup, written", "marked"): 3,
-                      ("array lookup, written", "marked"): 20}
+                      ("array lookup, written", "marked"): 23}
 # Of an element, in a map of 1,000,000
 REPLAY_BUDGET = 750
 FLUSH_BUDGET = 800

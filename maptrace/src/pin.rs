@@ -8,7 +8,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
 };
@@ -93,6 +93,15 @@ pub fn open(path: &Path, wanted: Kind) -> Result<Option<OwnedFd>> {
         "no {word}: {found}"
     );
     Ok(Some(fd))
+}
+
+/// Whether a directory is where its file system is mounted, and cannot be removed.
+pub fn is_mount_point(path: &Path) -> Result<bool> {
+    let device = |path: &Path| {
+        let metadata = fs::metadata(path).with_context(|| path.display().to_string())?;
+        Ok::<_, anyhow::Error>(metadata.dev())
+    };
+    Ok(device(path)? != device(&path.join(".."))?)
 }
 
 /// Whether a directory is one of a bpffs.

@@ -528,7 +528,7 @@ fn migrate_refuses_a_directory_that_is_no_good() -> Result<()> {
     };
     pin("/tmp", "it is not in a bpffs")?;
     pin("/sys/fs/bpf/nosuch/deeper", "/sys/fs/bpf/nosuch/deeper")?;
-    pin(BPFFS, "")?;
+    pin(BPFFS, "it is the bpffs itself")?;
     fs::create_dir(&directory)?;
     subjects.map("plain")?.pin(format!("{directory}/other"))?;
     pin(&directory, "something else is in it")?;
@@ -798,7 +798,8 @@ fn take_there_and_back(datapath: &Datapath, control: &Control, directory: &str) 
     // Nobody is there, and traffic goes on.
     thread::sleep(Duration::from_secs(2));
 
-    let (lines, said) = succeeds(&[
+    // The old map has no room for all that is in the new one yet: the last report may say so.
+    let output = maptrace(&[
         "migrate",
         "--resume",
         directory,
@@ -807,6 +808,8 @@ fn take_there_and_back(datapath: &Datapath, control: &Control, directory: &str) 
         "--timeout",
         "600",
     ])?;
+    let (lines, said) = (text(&output.stdout), text(&output.stderr));
+    ensure!(matches!(output.status.code(), Some(0 | 1)), "{said}");
     let reports = parse_reports(&lines)?;
     ensure!(reports.len() == 4, "{lines} {said}");
     are_exact(&reports, &said)?;
@@ -835,7 +838,9 @@ fn take_there_and_back(datapath: &Datapath, control: &Control, directory: &str) 
         "--timeout",
         "600",
     ];
-    let (lines, said) = succeeds(&expected)?;
+    let output = maptrace(&expected)?;
+    let (lines, said) = (text(&output.stdout), text(&output.stderr));
+    ensure!(matches!(output.status.code(), Some(0 | 1)), "{said}");
     let reports = parse_reports(&lines)?;
     ensure!(reports.len() == 4, "{lines} {said}");
     are_exact(&reports, &said)?;

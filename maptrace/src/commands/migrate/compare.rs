@@ -12,10 +12,15 @@ use crate::{
     plan::Plan,
 };
 use anyhow::Result;
-use std::{collections::HashSet, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 /// How often what seems to be wrong is looked at again.
-const PASSES: u32 = 4;
+const PASSES: u32 = 6;
+/// How often in turn it has to be as it was: a small counter in use can be what it was, in both maps.
+const AS_IT_WAS: u32 = 3;
 
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,8 +137,8 @@ impl<'a> Pair<'a> {
     }
 
     /// Compares all entries. Both maps can be in use: what is wrong is looked at again after `flush`,
-    /// which has all told that was written before. It is wrong if it is as it was then, and it is not
-    /// settled if it changes each time.
+    /// which has all told that was written before. It is wrong if it stays as it was, and it is not
+    /// settled if it goes on to change.
     ///
     /// With `values_later`, only what is missing and what does not fit is looked at again: values
     /// that differ can be written through pointers, and are compared when nobody writes them.
@@ -164,7 +169,7 @@ impl<'a> Pair<'a> {
             match look.found {
                 Found::Same => {}
                 Found::Different if values_later => comparison.behind += 1,
-                _ => candidates.push((key.to_vec(), look)),
+                _ => candidates.push((key.to_vec(), look, 0)),
             }
             Ok(())
         })?;
@@ -174,26 +179,29 @@ impl<'a> Pair<'a> {
             }
             flush()?;
             let mut left = Vec::new();
-            for (key, before) in candidates {
+            for (key, before, times) in candidates {
                 self.signals.check()?;
                 let look = self.look(&key, self.old.lookup(&key)?)?;
                 if look.found == Found::Same {
                     continue;
                 }
-                match look.old == before.old && look.new == before.new {
-                    true => {
-                        let wrong = self.wrong(&look);
-                        comparison.add(self.old_key.decode(&key).to_string(), wrong);
-                    }
-                    false => left.push((key, look)),
+                let times = match look.old == before.old && look.new == before.new {
+                    true => times + 1,
+                    false => 0,
+                };
+                if times == AS_IT_WAS {
+                    let wrong = self.wrong(&look);
+                    comparison.add(self.old_key.decode(&key).to_string(), wrong);
+                } else {
+                    left.push((key, look, times));
                 }
             }
             candidates = left;
         }
-        for (key, _) in candidates {
+        for (key, ..) in candidates {
             comparison.add(self.old_key.decode(&key).to_string(), Wrong::Unsettled);
         }
-        for key in self.really_extra(extra)? {
+        for key in self.really_extra(extra, flush)? {
             comparison.add(self.new_key.decode(&key).to_string(), Wrong::Extra);
         }
         Ok(comparison)
@@ -261,14 +269,25 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Keys of the new map that the old one did not seem to have.
-    fn really_extra(&self, mut extra: HashSet<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+    /// Keys of the new map that the old one did not seem to have. What follows the old one changes, and
+    /// comes and goes; what does not stays as it is.
+    fn really_extra(
+        &self,
+        keys: HashSet<Vec<u8>>,
+        mut flush: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<Vec<u8>>> {
+        let mut extra = HashMap::new();
+        for key in keys {
+            let values = self.new.lookup(&key)?;
+            extra.insert(key, values);
+        }
         for round in 0..PASSES {
             if extra.is_empty() {
                 break;
             }
             // It may be deleted in the one, and not yet in the other.
             pause(round + 3);
+            flush()?;
             self.old.for_each(|key, _| {
                 self.signals.check()?;
                 if let Ok(new_key) = self.plan.key.apply(key) {
@@ -276,15 +295,16 @@ impl<'a> Pair<'a> {
                 }
                 Ok(())
             })?;
-            let mut left = HashSet::new();
-            for key in extra {
-                if self.new.lookup(&key)?.is_some() {
-                    left.insert(key);
+            let mut left = HashMap::new();
+            for (key, before) in extra {
+                let values = self.new.lookup(&key)?;
+                if values.is_some() && values == before {
+                    left.insert(key, values);
                 }
             }
             extra = left;
         }
-        let mut extra: Vec<_> = extra.into_iter().collect();
+        let mut extra: Vec<_> = extra.into_keys().collect();
         extra.sort();
         Ok(extra)
     }

@@ -154,6 +154,10 @@ impl Directory {
             pin::is_bpffs(path)?,
             "nothing can be pinned there: it is not in a bpffs, as /sys/fs/bpf is"
         );
+        ensure!(
+            !pin::is_mount_point(path)?,
+            "it is the bpffs itself: name a directory in it"
+        );
         let lock = lock(path)?;
         ensure!(
             !path.join(STATE).exists(),

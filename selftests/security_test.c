@@ -86,17 +86,14 @@ TEST_F(security, pinned_link_of_another_user)
 
 	ASSERT_EQ(0, bpf_obj_pin(self->link, PIN)) TH_LOG("%s: %s", PIN, strerror(errno));
 	ASSERT_EQ(0, seteuid(NOBODY));
-	EXPECT_EQ(-1, bpf_obj_get(PIN));
-	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(-EACCES, bpf_obj_get(PIN));
 	ASSERT_EQ(0, seteuid(0));
 
 	/* Reading is no right of its own: with it alone nobody gets the link. */
 	ASSERT_EQ(0, chmod(PIN, 0444));
 	ASSERT_EQ(0, seteuid(NOBODY));
-	EXPECT_EQ(-1, bpf_obj_get(PIN));
-	EXPECT_EQ(EACCES, errno);
-	EXPECT_EQ(-1, bpf_obj_get_opts(PIN, &opts));
-	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-EACCES, bpf_obj_get(PIN));
+	EXPECT_EQ(-EINVAL, bpf_obj_get_opts(PIN, &opts));
 	ASSERT_EQ(0, seteuid(0));
 
 	ASSERT_EQ(0, chmod(PIN, 0666));

@@ -29,7 +29,7 @@ struct cell;
 #define PREFIXES	(1 << 10)
 #define IS_INNER	(1 << 11)
 #define NO_NMIS		(1 << 12)
-#define MAY_BE_REFUSED	(1 << 13)	/* to tracers of states: see sync.rst */
+#define UNMARKED	(1 << 13)	/* pointers are told at a flush: see sync.rst */
 
 #define HASH_TRAITS (DELETES | FOR_EACH | GIVES_BACK)
 #define ONE_VALUE_TRAITS (CALLBACKS | KPTRS | ITERATES)
@@ -53,8 +53,8 @@ struct cell;
 	X(array, ARRAY, 0, FOR_EACH | ONE_VALUE_TRAITS | LOCKS | IS_ARRAY)	\
 	X(percpu_array, PERCPU_ARRAY, 0, FOR_EACH | OF_EACH_CPU_TRAITS)		\
 	X(rhash, RHASH, BPF_F_NO_PREALLOC,					\
-	  HASH_TRAITS | ONE_VALUE_TRAITS | LOCKS | NO_NMIS | MAY_BE_REFUSED)	\
-	X(lpm_trie, LPM_TRIE, BPF_F_NO_PREALLOC, DELETES | PREFIXES | MAY_BE_REFUSED)	\
+	  HASH_TRAITS | ONE_VALUE_TRAITS | LOCKS | NO_NMIS | UNMARKED)	\
+	X(lpm_trie, LPM_TRIE, BPF_F_NO_PREALLOC, DELETES | PREFIXES | UNMARKED)	\
 	X(hash_in_array, HASH, 0, HASH_TRAITS | ITERATES | IS_INNER)		\
 	X(hash_in_hash, HASH, 0, HASH_TRAITS | ITERATES | IS_INNER)
 

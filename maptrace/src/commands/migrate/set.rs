@@ -70,6 +70,15 @@ fn pairs_of_directories(old: &Path, new: &Path) -> Result<Vec<Words>> {
             .and_then(Path::file_name)
             .map(PathBuf::from)
     };
+    for new_map in &new_maps {
+        if old_maps.iter().all(|it| name(it) != name(new_map)) {
+            note(format!(
+                "{} is not in {}: it is left out",
+                new_map.label(),
+                old.display()
+            ));
+        }
+    }
     let mut pairs = Vec::new();
     for old_map in &old_maps {
         match new_maps.iter().find(|it| name(it) == name(old_map)) {

@@ -135,8 +135,8 @@ impl MapMarks {
         self.own.store(0, Relaxed);
     }
 
-    /// Notes that somebody else has marked an element.
-    pub(crate) fn note_foreign(&self) {
+    /// Notes that no tracer of the map was the last to mark an element, or that none has in a round.
+    pub(crate) fn end_turns(&self) {
         if !self.is_given_up() {
             self.trust_tracers();
         }
@@ -204,6 +204,10 @@ impl MapMarks {
                 {
                     round.failed += 1;
                 }
+                // A tracer that marks for itself does so in each round. Later the next epoch has begun.
+                if !self.marks.is_armed() {
+                    self.end_turns();
+                }
                 round.rest_from(begin);
                 if round.failed != 0 {
                     self.marks.arm_again();
@@ -215,10 +219,6 @@ impl MapMarks {
                 round.wait = wait;
                 round.pace.pause_for(wait);
             }
-        }
-        // What a tracer does for itself ends here, if it does.
-        if !self.marks.is_armed() {
-            self.note_foreign();
         }
         // While it rests, programs end.
         if round.epoch.is_none() && self.marks.is_armed() {

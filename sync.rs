@@ -464,7 +464,7 @@ pub(crate) fn marked(map: &Map) {
 
     if let Some(marks) = sync.data().marks() {
         if !is_led_by_tracer(list) {
-            marks.note_foreign();
+            marks.end_turns();
         } else if marks.count_own() {
             lose(list, sync, map);
         }

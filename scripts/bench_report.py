@@ -48,7 +48,7 @@ LOOKUP_BUDGETS = {
     ("written", "marked"): 12,
     ("written", "marks"): 40,
 }
-# Known to be over that, by so much: the epoch of an array is divided for each mark.
+# Known to be over that, by so much. For an array the epoch is divided, and the index masked.
 LOOKUPS_KNOWN_OVER = {("hash lookup, written", "marked"): 3,
                       ("lru_hash lookup, written", "marked"): 3,
                       ("array lookup, written", "marked"): 23}

@@ -15,24 +15,16 @@ cpus=${CPUS:-4}
 [[ $cpus =~ ^[1-8]$ ]] || die "CPUS=$cpus: not from 1 to 8" "the kernel is built for 8"
 seed=${SEED:-$RANDOM$RANDOM}
 [[ $seed =~ ^[0-9]+$ ]] || die "SEED=$seed: not a number"
-skips=$LOGS/fuzz-skips
-case $config in
-debug)
-	memory=$DEBUG_MEMORY
-	: > "$skips"
-	;;
-*)
-	# Only the debug kernel looks for leaks.
-	memory=1G
-	echo "system kmemleak" > "$skips"
-	;;
-esac
+memory=1G
+[[ $config != debug ]] || memory=$DEBUG_MEMORY
 # For the whole guest: it fuzzes for MINUTES, and then looks for leaks.
 GUEST_SECONDS=${GUEST_SECONDS:-$((minutes * 60 + 600))}
 
 fuzzer=$("$SCRIPTS/fuzz.sh" build)
 use_guest_files "$config"
 log=$LOGS/fuzz-kernel.log
+skips=$LOGS/fuzz-skips
+expected_skips > "$skips"
 
 run_fuzz() {
 	local status=0

@@ -635,6 +635,46 @@ TEST_F(marks_loop, is_given_up_where_it_was_not_seen)
 	EXPECT_EQ(runs + 1, skel->bss->own_runs);
 }
 
+struct repeater {
+	pthread_t thread;
+	const struct bpf_program *prog;
+	bool stop;
+	int err;
+};
+
+static void *run_again_and_again(void *argument)
+{
+	struct repeater *repeater = argument;
+
+	while (!repeater->err && !__atomic_load_n(&repeater->stop, __ATOMIC_RELAXED))
+		repeater->err = run_program(repeater->prog, NULL, 0);
+	return NULL;
+}
+
+/* The worker asks several times whether programs have ended: that is no end of the loop. */
+TEST_F(marks_loop, is_given_up_where_programs_take_long)
+{
+	struct marks_bpf *skel = self->skel;
+	struct repeater repeater = { .prog = skel->progs.takes_time };
+	int inner = bpf_map__fd(skel->maps.other);
+	struct pollfd pollfd = { .events = 0 };
+	__u64 value = 1;
+	__u32 zero = 0;
+
+	skel->bss->delay_ns = 50 * NSEC_PER_MSEC;
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.outer), &zero, &inner, BPF_ANY));
+	self->link = attach_to(skel->progs.writes_its_source_unseen, skel->maps.other);
+	ASSERT_LE(0, self->link);
+	ASSERT_EQ(0, pthread_create(&repeater.thread, NULL, run_again_and_again, &repeater));
+	ASSERT_EQ(0, bpf_map_update_elem(inner, &zero, &value, BPF_ANY));
+	pollfd.fd = self->link;
+	EXPECT_EQ(1, poll(&pollfd, 1, SETTLE_MS));
+	EXPECT_EQ(POLLERR, pollfd.revents);
+	__atomic_store_n(&repeater.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(repeater.thread, NULL));
+	EXPECT_EQ(0, repeater.err);
+}
+
 /* Others are told again once it has gone, though nobody else has come for what is armed. */
 TEST_F(marks_loop, goes_with_its_tracer)
 {

@@ -118,6 +118,14 @@ static void delay(void)
 			break;
 }
 
+/* Whoever waits for all programs waits for this one. */
+SEC("syscall")
+int takes_time(void *ctx)
+{
+	delay();
+	return 0;
+}
+
 static int follow(void *key, __u64 *value)
 {
 	long err;

@@ -2,10 +2,10 @@
 
 //! Safe wrappers over the parts of the kernel's BPF core that map tracing needs.
 //!
-//! This is the only place that knows `kernel::bindings`. What is policy (who may trace what, when a
-//! tracer runs, in which order) lives outside and, with these types, is safe code. Nothing here
-//! imports from there, which `make check` sees to: what this layer has to know of the other one, it
-//! gets through the traits [`MapTracing`](ops::MapTracing) and [`HasTracers`](map::HasTracers).
+//! Only this module uses `kernel::bindings`. Policy (who may trace what, when a tracer runs, in
+//! which order) lives outside, and is safe code that uses these types. Nothing here imports from
+//! there, which `make check` verifies. What this layer has to know of the other one, it gets
+//! through the traits [`MapTracing`](ops::MapTracing) and [`HasTracers`](map::HasTracers).
 //!
 //! C headers: [`include/linux/bpf.h`](srctree/include/linux/bpf.h),
 //! [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The queue of deletes: the keys that an LRU map has given up, until they are traced.
+//! The queue of deletes: the keys that an LRU map has evicted, until the delete tracers have run.
 //!
-//! An element is evicted under the locks of the map, and its memory has another key the next
-//! moment. So the key is copied here. Some are traced by the operation that has evicted them, before
-//! its own tracers, and the rest by the [`crate::worker`].
+//! An element is evicted under the locks of the map, and its memory can get another key the next
+//! moment. The key is therefore copied here. The operation that has evicted the element traces some
+//! of the keys, before its own tracers, and the [`crate::worker`] traces the rest.
 
 use crate::{
     bpf::{
@@ -21,14 +21,15 @@ use crate::{
 };
 use kernel::{prelude::*, sync::rcu};
 
-/// How many keys wait for each CPU: two refills of its free list (`LOCAL_FREE_TARGET` in
+/// How many keys can wait for each CPU: two refills of the CPU's free list (`LOCAL_FREE_TARGET` in
 /// `kernel/bpf/bpf_lru_list.c`).
 pub(crate) const KEYS_PER_CPU: u32 = 2 * 128;
 
-/// How many an operation traces: it evicts one on average, and must not pay for a whole refill.
+/// How many keys an operation traces. On average it evicts one, and it must not pay for a whole
+/// refill.
 const KEYS_PER_OPERATION: usize = 8;
 
-/// The keys of a map that wait.
+/// The evicted keys of a map.
 pub(crate) struct DeleteQueue(KeySlots);
 
 impl DeleteQueue {
@@ -44,7 +45,7 @@ impl DeleteQueue {
         unsafe { Deferred::new(map, queue) }
     }
 
-    /// Takes a key of a CPU.
+    /// Takes a key out of the part of a CPU.
     #[inline(always)]
     pub(crate) fn take(&self, cpu: u32) -> Option<TakenKey<'_>> {
         self.0.take(cpu)
@@ -67,15 +68,15 @@ pub(crate) fn evicted(eviction: Eviction<'_>) {
 
     // SAFETY: The slots in the list of a map were made for it.
     if unsafe { eviction.leave(&queue.data().0) } {
-        // Even where this operation is going to take it: one that fails after it has evicted does
-        // not come that far.
+        // Kick even if this operation is going to take the key: an operation that fails after it
+        // has evicted does not get that far.
         queue.kick();
     } else {
         count_missed(list);
     }
 }
 
-/// Counts a key for which there was no room.
+/// Counts a key for which there was no room as missed.
 #[cold]
 #[inline(never)]
 fn count_missed(list: &TracerList) {
@@ -87,8 +88,8 @@ fn count_missed(list: &TracerList) {
     }
 }
 
-/// Traces some of the keys that wait for this CPU, after an update that may have evicted them.
-/// `turn` is for which CPU the caller comes by, where that is for each.
+/// Traces some of the keys of this CPU, after an update that may have evicted them. If the caller
+/// calls this for each of several CPUs, `turn` is the CPU of the current call.
 ///
 /// Context: any, NMI included.
 #[inline(always)]
@@ -118,8 +119,9 @@ fn trace_some_of(
     }
 }
 
-/// This CPU, if keys wait for it and this is where to tell them: once where the caller comes by for
-/// each CPU, and not within a tracer. There it could be recursion, and the worker can tell them.
+/// Returns this CPU, if keys wait for it and this call has to take them. A caller that calls this
+/// for each of several CPUs takes them only once. A tracer does not take them: that could be
+/// recursion, and the worker can take them instead.
 #[inline(always)]
 pub(crate) fn whose_turn(slots: &KeySlots, turn: Option<u32>) -> Option<u32> {
     let preempt = PreemptGuard::new();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Flush: all that was written before has been told when it returns.
+//! Flush: when it returns, everything that was written before it was called has been reported.
 //!
-//! Each element is rechecked, whether anybody has seen it change or not: so what was written
-//! through pointers, or by user space that has mapped the map, is told as well. It takes nothing
-//! out of the queue, and waits for no worker.
+//! A flush rechecks every element, whether anybody has seen it change or not. It thus also reports
+//! writes through pointers, and writes of user space that has mapped the map. It takes nothing out
+//! of the queue, and does not wait for the worker.
 
 use crate::{
     bpf::{
@@ -31,24 +31,24 @@ use kernel::{
     uaccess::{UserSlice, UserSliceReader},
 };
 
-/// How often a key is looked at whose element goes away each time.
+/// How often the flush tries a key whose element goes away each time.
 const TRIES: usize = 64;
 
-/// How often all is rechecked where the tracer fails for what others do meanwhile.
+/// How many passes a flush makes if the tracer fails in operations of others meanwhile.
 const PASSES: usize = 3;
 
-/// Has all that was written so far told to the tracer of a link: all that is in the map, and `keys`,
-/// whether they are or not. `left` counts those that were not, as the tracer has failed; where it has
-/// failed for operations of others meanwhile, those count.
+/// Reports everything that was written so far to the tracer of a link: all elements of the map, and
+/// `keys`, whether they are in the map or not. `left` is the number of keys for which the tracer
+/// has failed. If there are none, it is the number of failures in operations of others meanwhile.
 ///
-/// It can take longer than `timeout_ms` by one run of the tracer, and by 128 keys that are read.
+/// It can exceed `timeout_ms` by one run of the tracer, and by the time to read 128 keys.
 ///
 /// Context: process context, may sleep; a time that is linear in the size of the map.
 ///
-/// Errors: [`EAGAIN`] where keys are left, [`EOPNOTSUPP`] where it is not told of states,
-/// [`ENOLINK`] after a detach, [`EINTR`], [`ETIME`] after `timeout_ms` milliseconds, if that is not
-/// 0, [`EFAULT`], [`EINVAL`] where one of `keys` is longer than a prefix can be, [`ENOMEM`], and those
-/// of a lock of the map.
+/// Errors: [`EAGAIN`] if keys are left, [`EOPNOTSUPP`] if it is not a sync tracer, [`ENOLINK`]
+/// after a detach, [`EINTR`], [`ETIME`] after `timeout_ms` milliseconds, if that is not 0,
+/// [`EFAULT`], [`EINVAL`] if one of `keys` is longer than a prefix can be, [`ENOMEM`], and those of
+/// a lock of the map.
 pub(crate) fn flush(
     link: &Link<Attachment>,
     keys: UserSlice,
@@ -79,8 +79,8 @@ pub(crate) fn flush(
 
         flush.recheck_all(&mut buffers)?;
         flush.recheck_given(&mut keys, &mut buffers)?;
-        // An operation may have deleted an element before it was read, and its own tracer comes
-        // after that.
+        // An operation may have deleted an element before the flush read it. The tracer of that
+        // operation runs later.
         flush.wait_for_operations()?;
         others = tracer.not_told() - failures;
         if others == 0 || *flush.left != 0 {
@@ -115,7 +115,7 @@ struct Flush<'a> {
 }
 
 impl Flush<'_> {
-    /// Rechecks what waits, and all that is in the map.
+    /// Rechecks the queued keys, and all elements of the map.
     ///
     /// Errors: those of [`Flush::check`] and of [`Parts::read_next`], and [`ENOMEM`].
     fn recheck_all(&mut self, buffers: &mut Buffers) -> Result {
@@ -125,7 +125,8 @@ impl Flush<'_> {
         self.recheck_elements(buffers)
     }
 
-    /// Waits until what is under way in a section has told what it has done, or left it.
+    /// Waits until the operations that are under way have reported their keys, or left them to the
+    /// worker.
     ///
     /// Errors: those of [`Flush::check`].
     fn wait_for_operations(&self) -> Result {
@@ -138,7 +139,7 @@ impl Flush<'_> {
         Ok(())
     }
 
-    /// Errors: [`EINTR`] where there is a signal, [`ETIME`].
+    /// Errors: [`EINTR`] if a signal is pending, [`ETIME`].
     fn check(&self) -> Result {
         if current!().signal_pending() {
             return Err(EINTR);
@@ -158,9 +159,9 @@ impl Flush<'_> {
             ..Recheck::of_all(self.list, self.sync.data(), self.map)
         };
         let mut room = ValueRoom::in_buffer(value);
-        // Other flushes wait until the key is told, or left.
+        // Other flushes wait until the key is reported, or left to the worker.
         let rcu = rcu::Guard::new();
-        // Once is enough, as it reads after the flush has begun.
+        // One round is enough, as it reads the value after the flush has begun.
         let mut run = || recheck.run(key, Reason::Flush, 1, &mut room);
         let mut outcome = run();
 
@@ -186,8 +187,9 @@ impl Flush<'_> {
         sync::leave(self.list, self.sync, self.map, key, ROUNDS);
     }
 
-    /// Rechecks the keys that wait, and those that somebody is at work on, but for those that are in
-    /// the map: whoever takes them out before they are read tells that.
+    /// Rechecks the keys in the queue, including those that somebody is working on, but without
+    /// those that are in the map: if somebody deletes such a key before its element is read, the
+    /// delete reports it.
     fn recheck_queued(&mut self, buffers: &mut Buffers) -> Result {
         let queue = self.sync.data().queue();
         let mut key = KVVec::from_elem(0u64, queue.words_of_key(), GFP_KERNEL)?;
@@ -217,7 +219,7 @@ impl Flush<'_> {
         Ok(())
     }
 
-    /// Rechecks keys that user space has given.
+    /// Rechecks the keys that user space has passed.
     fn recheck_given(&mut self, keys: &mut UserSliceReader, buffers: &mut Buffers) -> Result {
         let key_size = self.map.key_size() as usize;
 

@@ -2,8 +2,8 @@
 
 //! The trampolines: do the operation, then run the tracers.
 //!
-//! They are what a traced map's update and delete calls go to, from programs and from system calls.
-//! They hold no lock, allocate nothing, and return what the map's own operation returned.
+//! Updates and deletes of a traced map go to a trampoline, from programs and from system calls. A
+//! trampoline holds no lock, allocates nothing, and returns what the map's own operation returned.
 
 use crate::{
     bpf::{
@@ -21,7 +21,7 @@ use crate::{
 };
 use kernel::{ffi::c_long, sync::rcu};
 
-/// Does `operation`, then runs its tracers. There is room for them on the stack.
+/// Does `operation`, then runs its tracers. The stack has room for them.
 ///
 /// Context: any, NMI included; under RCU or RCU tasks trace.
 #[inline(always)]
@@ -35,12 +35,12 @@ pub(crate) fn trampoline<O: Operation>(operation: O, caller: Caller<'_>) -> c_lo
 
 /// Does `operation`, and counts it as missed by its tracers.
 ///
-/// It takes as little of the stack as can be.
+/// It uses as little of the stack as possible.
 ///
 /// Context: any, NMI included; under RCU or RCU tasks trace.
 #[inline(always)]
 pub(crate) fn perform_only<O: Operation>(operation: O) -> c_long {
-    // Also where the map has just got its first tracer of states: they are waited for.
+    // Also if the map has just got its first sync tracer: that attach waits for such operations.
     if !operation.map().found_tracers().are_plain(false) {
         return perform_only_all(operation);
     }
@@ -52,11 +52,11 @@ pub(crate) fn perform_only<O: Operation>(operation: O) -> c_long {
     err
 }
 
-/// The same where there may be more to do than to count.
+/// Like [`perform_only`], if there may be more to do than to count a miss.
 #[cold]
 #[inline(never)]
 fn perform_only_all<O: Operation>(operation: O) -> c_long {
-    // A flush waits for the operation and for what comes of it.
+    // A flush waits for the operation and for what it causes.
     let _rcu = rcu::Guard::new();
     let map = operation.map();
     let err = match map.tracers().and_then(TracerList::live_sync) {
@@ -70,7 +70,7 @@ fn perform_only_all<O: Operation>(operation: O) -> c_long {
     err
 }
 
-/// Counts an operation that the tracers do not get to see.
+/// Counts a miss for each tracer of an operation.
 #[cold]
 #[inline(never)]
 fn count_missed<O: Operation>(map: &Map) {
@@ -84,10 +84,10 @@ fn count_missed<O: Operation>(map: &Map) {
     }
 }
 
-/// Runs the tracers of an operation that its caller has done. `cpu` is whose value was written,
-/// where that is not told by where this runs.
+/// Runs the tracers of an operation that its caller has done. `cpu` is the CPU whose value was
+/// written, if it is not the current CPU.
 ///
-/// Context: any, with room on the stack: a system call begins with all of it.
+/// Context: any, with room on the stack: a system call starts with the whole stack.
 pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
     let tracers = operation.map().found_tracers();
 
@@ -100,7 +100,7 @@ pub(crate) fn trace_done<O: Operation>(operation: O, cpu: Option<u32>, rcu: Read
     run_tracers(list, &mut operation.context(), cpu, rcu);
 }
 
-/// The same where there may be more to do than to run the tracers of the operation.
+/// Like [`trace_done`], if there may be more to do than to run the tracers of the operation.
 #[cold]
 #[inline(never)]
 fn trace_done_all<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_>) {
@@ -108,7 +108,7 @@ fn trace_done_all<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_
         return;
     };
 
-    // Else somebody comes by for each CPU.
+    // Without BPF_F_CPU, the caller calls this for each CPU.
     let turn = cpu.filter(|_| !operation.is_for_one_cpu());
 
     if O::MAY_EVICT {
@@ -122,7 +122,8 @@ fn trace_done_all<O: Operation>(operation: O, cpu: Option<u32>, rcu: ReadSide<'_
 
 #[inline(always)]
 fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
-    // Before the operation: whoever makes more to do waits for those that have not seen it.
+    // Before the operation: whoever changes this waits for operations that have not seen the
+    // change.
     let tracers = operation.map().found_tracers();
 
     if !tracers.are_plain(O::MAY_EVICT) {
@@ -130,7 +131,7 @@ fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
     }
     // SAFETY: They are.
     let list = unsafe { tracers.plain(O::MAY_EVICT) };
-    // First, so that the arguments do not have to be kept anywhere else.
+    // Build the context first, so that the arguments do not have to be kept anywhere else.
     let mut ctx = operation.context();
     let err = operation.perform();
 
@@ -140,7 +141,7 @@ fn perform_and_trace<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
     err
 }
 
-/// The same where there may be more to do than to run the tracers of the operation.
+/// Like [`perform_and_trace`], if there may be more to do than to run the tracers of the operation.
 #[cold]
 #[inline(never)]
 fn perform_and_trace_all<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_long {
@@ -157,7 +158,7 @@ fn perform_and_trace_all<O: Operation>(operation: O, rcu: ReadSide<'_>) -> c_lon
     err
 }
 
-/// As [`perform_and_trace`], for sleepable programs.
+/// Like [`perform_and_trace`], for sleepable programs.
 #[cold]
 #[inline(never)]
 fn lock_and_trace<O: Operation>(operation: O) -> c_long {
@@ -166,10 +167,11 @@ fn lock_and_trace<O: Operation>(operation: O) -> c_long {
     perform_and_trace(operation, ReadSide::from(&rcu))
 }
 
-/// As [`lock_and_trace`], for arguments that the operation itself may let go of.
+/// Like [`lock_and_trace`], for arguments that the operation itself may release.
 ///
-/// The operation gets the copies, too, so that both see the same where somebody writes to the
-/// original. It has them on the stack meanwhile: what may nest is kept small.
+/// The operation also gets the copies, so that it sees the same as the tracers if somebody writes
+/// to the original. The copies stay on the stack meanwhile. Operations can nest, so they are kept
+/// small.
 #[inline(always)]
 fn copy_and_trace<O: Operation>(operation: O) -> c_long {
     let Some(list) = operation.map().tracers() else {
@@ -205,7 +207,7 @@ fn copy_to_slot<O: Operation>(operation: O, list: &TracerList, reusable: Reusabl
     trace_copy(operation, list.scratch().in_slot(reusable))
 }
 
-/// Where there is no room, only does the operation.
+/// Traces the copy, or only does the operation if there is no room for a copy.
 #[inline(always)]
 fn trace_copy<O: Operation>(operation: O, room: Option<Room<'_>>) -> c_long {
     match room {
@@ -225,7 +227,7 @@ pub(crate) fn run_tracers<C: Context>(
     run_tracers_of(list, ctx, cpu, rcu, |_| true);
 }
 
-/// Runs those of the tracers that are `wanted`. Returns whether all were run, and could follow.
+/// Runs the tracers that are `wanted`. Returns whether all of them ran and succeeded.
 #[inline(always)]
 pub(crate) fn run_tracers_of<C: Context>(
     list: &TracerList,
@@ -234,8 +236,8 @@ pub(crate) fn run_tracers_of<C: Context>(
     rcu: ReadSide<'_>,
     wanted: impl Fn(&Tracer) -> bool,
 ) -> bool {
-    // With preemption off, what runs above this on the CPU either interrupts it or was called by a
-    // tracer. Only the latter is recursion.
+    // With preemption off, whatever runs above this on the CPU has either interrupted it or was
+    // called by a tracer. Only the latter is recursion.
     let preempt = PreemptGuard::new();
 
     let mut run_ctx = RunContext::new();
@@ -248,7 +250,7 @@ pub(crate) fn run_tracers_of<C: Context>(
     all
 }
 
-/// The same in an interrupt, or where a tracer has led to the operation.
+/// Like [`run_tracers_of`], in an interrupt, or if a tracer has caused the operation.
 #[cold]
 #[inline(never)]
 fn run_nested<C: Context>(

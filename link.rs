@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Links: attaching a tracer to a map, changing its program, and taking it away.
+//! Links: attach a tracer to a map, change its program, and detach it.
 
 use crate::{
     bpf::{
@@ -34,14 +34,14 @@ use kernel::{
     },
 };
 
-/// What a link is for, behind its `struct bpf_link`.
+/// The data of a link, after its `struct bpf_link`.
 pub(crate) struct Attachment {
     trace_type: TraceType,
     tracer: Arc<Tracer>,
-    /// The traced map. Nothing before the attach and after the detach.
+    /// The traced map. [`None`] before the attach and after the detach.
     map: GlobalLockedBy<Option<ARef<Map>>, WRITERS>,
-    /// What poll(2) waits for, of a tracer of states. It is there for as long as the link has a
-    /// file, as who waits may outlive the map.
+    /// What poll(2) waits for on the link of a sync tracer. It stays as long as the link has a
+    /// file, because a waiter may outlive the map.
     news: GlobalLockedBy<Option<Arc<PollCondVar>>, WRITERS>,
 }
 
@@ -53,15 +53,15 @@ struct TraceInfo {
 }
 
 impl TraceInfo {
-    /// The length of the members that each caller has to give: those of the RFC.
+    /// The length of the members that every caller has to pass: those of the RFC.
     const MIN_LEN: usize = 8;
     /// The length of all members.
     const LEN: usize = 16;
 
     /// Copies it from user space.
     ///
-    /// Errors: [`EINVAL`] where it is too short, [`E2BIG`] where it has members that are not known
-    /// here and not zero, or is larger than a page, [`EFAULT`].
+    /// Errors: [`EINVAL`] if it is too short, [`E2BIG`] if it has unknown members that are not
+    /// zero, or is larger than a page, [`EFAULT`].
     fn read(attr: &LinkCreateAttr<'_>) -> Result<Self> {
         let mut reader = attr.map_trace_info().reader();
         let len = reader.len();
@@ -101,12 +101,12 @@ impl TraceInfo {
 
 /// Attaches a tracer, and returns the file descriptor of the link.
 ///
-/// When it returns, every later operation runs the tracer, and every earlier one is over.
+/// When it returns, every later operation runs the tracer, and every earlier operation is over.
 ///
 /// Context: process context, may sleep, for as long as the longest sleepable program.
 ///
 /// Errors: those of [`TraceInfo::read`], [`Map::from_fd`], [`check_attach`], [`Edges::check`],
-/// [`TracerList::with_tracer`], and [`EINVAL`] where flags or a target are given.
+/// [`TracerList::with_tracer`], and [`EINVAL`] if flags or a target are set.
 pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
     if attr.flags() != 0 || attr.target_fd() != 0 {
         return Err(EINVAL);
@@ -119,7 +119,7 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
 
     let tracer = Arc::new(Tracer::new(prog.into(), info.cookie), GFP_KERNEL_ACCOUNT)?;
     let edges = Edges::new(&tracer, &map, prog.written_maps()?)?;
-    // Nobody sees any of this before nothing can fail any more.
+    // Allocate everything first: nothing is visible before the last step that can fail.
     let new_list = match map.tracers() {
         Some(_) => None,
         None => Some(TracerList::new(&map)?),
@@ -159,8 +159,8 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
                 list.install_delete_queue(new);
                 map.set_updates_not_plain();
             }
-            // Where somebody was faster, `new_sync` is dropped without the lock: that takes a grace
-            // period.
+            // If another attach was faster, `new_sync` is dropped outside of the lock: that takes a
+            // grace period.
             if list.sync().is_none() {
                 if let Some(new) = new_sync.take() {
                     list.install_sync(new);
@@ -180,14 +180,14 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
     Ok(link.settle())
 }
 
-/// Whether the keys that a map evicts are kept already.
+/// Returns whether the map has a queue of deletes.
 fn has_delete_queue(map: &Map) -> bool {
     map.tracers()
         .is_some_and(|list| list.delete_queue().is_some())
 }
 
 impl Attachment {
-    /// Has a tracer of states told what is there.
+    /// Starts the replay of a sync tracer.
     fn replay(&self) {
         if self.trace_type != TraceType::SyncElem {
             return;
@@ -201,14 +201,14 @@ impl Attachment {
         }
     }
 
-    /// The tracer.
+    /// Returns the tracer.
     pub(crate) fn tracer(&self) -> &Tracer {
         &self.tracer
     }
 
-    /// The map whose states are told.
+    /// Returns the map of a sync tracer.
     ///
-    /// Errors: [`EOPNOTSUPP`] where they are not, [`ENOLINK`] after a detach.
+    /// Errors: [`EOPNOTSUPP`] for an event tracer, [`ENOLINK`] after a detach.
     pub(crate) fn synced_map(&self) -> Result<ARef<Map>> {
         if self.trace_type != TraceType::SyncElem {
             return Err(EOPNOTSUPP);
@@ -216,8 +216,8 @@ impl Attachment {
         self.map.as_ref(&WRITERS.lock()).clone().ok_or(ENOLINK)
     }
 
-    /// What poll(2) returns: readable once all that was there before is told, an error once a key
-    /// was lost, hung up after a detach. Other tracers have nothing to wait for.
+    /// Returns the events for poll(2): readable once the replay is complete, an error once a key
+    /// was lost, hung up after a detach. Event tracers have nothing to wait for.
     pub(crate) fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
         if self.trace_type != TraceType::SyncElem {
             return POLL_DEFAULT;
@@ -227,7 +227,7 @@ impl Attachment {
         if let Some(news) = self.news() {
             table.register_wait(file, &news);
         }
-        // A detach after this wakes who waits.
+        // A detach after this wakes the waiter.
         if self.synced_map().is_err() {
             return POLL_HUNG_UP;
         }
@@ -244,11 +244,11 @@ impl Attachment {
         self.news.as_ref(&WRITERS.lock()).clone()
     }
 
-    /// Stops the tracer, and takes it off the map.
+    /// Stops the tracer, and removes it from the map.
     ///
     /// Operations that are under way may still run it.
     ///
-    /// Errors: [`ENOLINK`] where that was done before.
+    /// Errors: [`ENOLINK`] if it was removed before.
     fn remove(&self, writer: &mut Writer) -> Result {
         let map = self.map.as_mut(writer).take().ok_or(ENOLINK)?;
 
@@ -260,22 +260,22 @@ impl Attachment {
         Ok(())
     }
 
-    /// Detaches the tracer: when it returns, the tracer runs no more.
+    /// Detaches the tracer. When it returns, the tracer no longer runs.
     ///
     /// Context: process context, may sleep.
     ///
-    /// Errors: [`ENOLINK`] where it was detached before.
+    /// Errors: [`ENOLINK`] if it was detached before.
     pub(crate) fn detach(&self) -> Result {
         self.remove(&mut WRITERS.lock())?;
         if let Some(news) = self.news() {
             news.notify_all();
         }
-        // Tracers run in an RCU read section of their own, sleepable programs or not.
+        // Tracers run in an RCU read-side critical section, also for sleepable programs.
         synchronize_rcu();
         Ok(())
     }
 
-    /// Detaches the tracer as its link goes away.
+    /// Detaches the tracer when its link goes away.
     ///
     /// Context: process context, may sleep.
     pub(crate) fn release(&self) {
@@ -283,14 +283,14 @@ impl Attachment {
 
         // After BPF_LINK_DETACH there is nothing left to do.
         let _ = self.remove(&mut writer);
-        // Here, as the last one waits for a grace period.
+        // Dropped here, as the last reference waits for a grace period.
         let news = self.news.as_mut(&mut writer).take();
 
         drop(writer);
         drop(news);
     }
 
-    /// `bpf_link_info.map_trace`.
+    /// Returns `bpf_link_info.map_trace`.
     pub(crate) fn info(&self) -> LinkInfo {
         let writer = WRITERS.lock();
 
@@ -313,7 +313,7 @@ impl Attachment {
         }
     }
 
-    /// The lines of `/proc/<pid>/fdinfo/<fd>`.
+    /// Prints the lines of `/proc/<pid>/fdinfo/<fd>`.
     pub(crate) fn show_fdinfo(&self, seq: &SeqFile) {
         let info = self.info();
 
@@ -338,13 +338,13 @@ impl Attachment {
     }
 }
 
-/// Changes the program of a link: each operation runs the old one or the new one.
+/// Changes the program of a link. Each operation runs the old program or the new one.
 ///
-/// When it returns, the old one runs no more.
+/// When it returns, the old program no longer runs.
 ///
 /// Context: process context, may sleep.
 ///
-/// Errors: [`ENOLINK`] after a detach, [`EPERM`] where the program is not `old`, and those of
+/// Errors: [`ENOLINK`] after a detach, [`EPERM`] if the program is not `old`, and those of
 /// [`check_attach`] and [`Edges::check`].
 pub(crate) fn update_prog(link: &Link<Attachment>, new: ARef<Prog>, old: Option<&Prog>) -> Result {
     let replaced = {
@@ -361,11 +361,11 @@ pub(crate) fn update_prog(link: &Link<Attachment>, new: ARef<Prog>, old: Option<
         edges.record(&mut writer);
         (link.tracer.set_prog(new.clone()), link.set_prog(new))
     };
-    // With its last reference, what a program needs to handle its own faults and exceptions is gone
-    // at once, and only its code is kept for a grace period.
+    // When its last reference is dropped, a program loses at once what it needs to handle its own
+    // faults and exceptions. Only its code stays for a grace period.
     synchronize_rcu();
     drop(replaced);
-    // What the old one has made of it is not what the new one would.
+    // The old program may have written something else to the mirror than the new one would.
     link.replay();
     Ok(())
 }

@@ -2,13 +2,13 @@
 
 //! The loop check: no tracer leads to itself.
 //!
-//! A tracer of a map that writes to another map is an edge from the one to the other. What it writes
-//! is what the verifier has recorded: updates and deletes of maps that are known at load, in
-//! callbacks too, those of timers and work queues included. What it reads does not count. Maps that
-//! are not known at load are left to the guard at run time, see [`Tracer::run`].
+//! A tracer that writes a map is an edge from its source to that map. The verifier records what a
+//! tracer writes: updates and deletes of maps that are known at load, callbacks included, also
+//! those of timers and work queues. Reads do not count. Maps that are not known at load are left to
+//! the recursion guard at run time, see [`Tracer::run`].
 //!
-//! Check and change happen under one lock, [`WRITERS`](crate::tracer_list::WRITERS), so that the
-//! graph never has a cycle, and no chain of more than [`MAX_CHAIN`] tracers.
+//! Check and change happen under one lock, [`WRITERS`](crate::tracer_list::WRITERS). The graph
+//! therefore never has a cycle, and never a chain of more than [`MAX_CHAIN`] tracers.
 
 use crate::{
     bpf::map::{Map, TraceType},
@@ -27,15 +27,15 @@ use kernel::{
     },
 };
 
-/// How many tracers one operation can set off, one through the other.
+/// How many tracers one operation can cause to run, each one through the one before.
 pub(crate) const MAX_CHAIN: usize = MAX_NESTING;
 
-/// An edge, by the end at which it is looked for.
+/// The key of an edge in the index: the map that is written.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    /// The id of the map that is written. The tracer holds the map, so that the id stays its own.
+    /// The id of the map that is written. The tracer holds the map, so the id is not reused.
     written: u32,
-    /// Only to tell tracers apart.
+    /// Only distinguishes tracers.
     tracer: usize,
 }
 
@@ -48,9 +48,9 @@ impl Key {
     }
 }
 
-/// All edges: who writes to a map. The other direction is in the lists of the maps.
+/// All edges, by the map that is written. The lists of the maps have the other direction.
 pub(crate) struct WriteIndex {
-    /// The maps that are traced. Nothing before the first edge.
+    /// The sources of the edges. [`None`] before the first edge.
     edges: Option<RBTree<Key, ARef<Map>>>,
 }
 
@@ -60,7 +60,7 @@ impl WriteIndex {
         Self { edges: None }
     }
 
-    /// The maps whose tracers write to `map`, but for `except`.
+    /// Returns the maps whose tracers write `map`, without the tracer `except`.
     fn writers_of(&self, map: &Map, except: &Tracer) -> impl Iterator<Item = &'_ Map> {
         let written = map.id();
         let except = Key::new(map, except);
@@ -84,11 +84,11 @@ impl WriteIndex {
     }
 }
 
-/// What a walk comes by next. Who attaches often makes it longer than what `kmalloc()` takes, which
-/// warns of that.
+/// The maps that a walk visits next. With many links, the list can be longer than `kmalloc()`
+/// allows, which would warn.
 type Maps<'a> = KVVec<&'a Map>;
 
-/// The edges of a tracer, checked or recorded in place of those that it has.
+/// New edges of a tracer, to be checked and recorded in place of its old ones.
 pub(crate) struct Edges {
     tracer: Arc<Tracer>,
     traced: ARef<Map>,
@@ -97,7 +97,7 @@ pub(crate) struct Edges {
 }
 
 impl Edges {
-    /// From `traced` to `written`, for a tracer that does not have to be attached yet.
+    /// Creates edges from `traced` to `written`, for a tracer that need not be attached yet.
     ///
     /// Context: process context, may sleep.
     ///
@@ -121,10 +121,11 @@ impl Edges {
         })
     }
 
-    /// Checks that no operation would set off its own tracer, or more than [`MAX_CHAIN`].
+    /// Checks that no tracer would cause itself to run, and that no chain would have more than
+    /// [`MAX_CHAIN`] tracers.
     ///
-    /// Takes time linear in the edges that it reaches, times [`MAX_CHAIN`] at most, and for each map
-    /// a search in the index.
+    /// Takes time linear in the edges that it reaches, times [`MAX_CHAIN`] at most, plus a search
+    /// in the index for each map.
     ///
     /// Errors: [`ELOOP`], [`ENOMEM`].
     pub(crate) fn check(&self, writer: &Writer) -> Result {
@@ -150,7 +151,7 @@ impl Edges {
         Ok(())
     }
 
-    /// Adds the maps that the tracers of `map` write. Returns whether it has tracers.
+    /// Adds the maps that the tracers of `map` write to `next`. Returns whether `map` has tracers.
     fn follow<'a>(&self, map: &'a Map, next: &mut Maps<'a>, writer: &'a Writer) -> Result<bool> {
         let Some(list) = map.tracers() else {
             return Ok(false);
@@ -170,7 +171,7 @@ impl Edges {
         Ok(traced)
     }
 
-    /// Makes them the edges of the tracer.
+    /// Replaces the edges of the tracer by these.
     pub(crate) fn record(mut self, writer: &mut Writer) {
         forget(&self.tracer, writer);
         if !self.nodes.is_empty() {
@@ -204,18 +205,19 @@ fn as_refs(maps: &[ARef<Map>]) -> Result<Maps<'_>> {
     Ok(refs)
 }
 
-/// The number of tracers in the longest chain that begins, or ends, at one of the maps of `level`.
+/// Returns the number of tracers in the longest chain that begins, or ends, at one of the maps of
+/// `level`.
 ///
-/// `follow` adds the maps at the other ends of a map's edges and returns whether there is a tracer
-/// between. Each map is followed once for each distance from the start, of which there are at most
-/// [`MAX_CHAIN`].
+/// `follow` adds the maps at the other ends of a map's edges, and returns whether there is a tracer
+/// between. Each map is followed once for each distance from the start. There are at most
+/// [`MAX_CHAIN`] distances.
 ///
-/// Errors: [`ELOOP`] where the chain has no room for one more tracer, and those of `follow`.
+/// Errors: [`ELOOP`] if the chain has no room for one more tracer, and those of `follow`.
 fn longest_chain<'a>(
     mut level: Maps<'a>,
     mut follow: impl FnMut(&'a Map, &mut Maps<'a>) -> Result<bool>,
 ) -> Result<usize> {
-    /// Numbers the levels of all walks. Under the lock of the writers.
+    /// Numbers the levels of all walks. Protected by the lock of the writers.
     static LEVELS: Atomic<u64> = Atomic::new(0);
 
     for chain in 0..MAX_CHAIN {
@@ -224,7 +226,8 @@ fn longest_chain<'a>(
         let mut longer = false;
 
         for map in mem::take(&mut level) {
-            // A map without a list is the end of a chain: no need to tell whether it was seen.
+            // A map without a list ends a chain, so it does not matter whether it was visited
+            // before.
             if map.tracers().is_none_or(|list| list.visit(this_level)) {
                 longer |= follow(map, &mut next)?;
             }

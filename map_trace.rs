@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! BPF map tracing: runs BPF programs right after a map was changed.
+//! BPF map tracing: runs BPF programs right after a map has changed.
 //!
-//! A `BPF_TRACE_MAP` program that is attached to a map and an operation runs each time that
-//! operation has succeeded, with the key and the value, whoever did it: another program, or user
-//! space. See `Documentation/`.
+//! A `BPF_TRACE_MAP` program is attached to a map and an operation. It runs each time the operation
+//! succeeds, with the key and the value, whether another program or user space did the operation.
+//! See `Documentation/`.
 //!
 //! | file | question |
 //! | --- | --- |
 //! | `helpers.rs` | what happens at an update or a delete of a traced map? |
-//! | `delete_queue.rs` | what happens where an LRU map gives up an element? |
-//! | `sync.rs` | how are tracers told until what they were told is what is there? |
-//! | `flush.rs` | when is all told that was written so far? |
-//! | `marks.rs` | how is told what is written through pointers? |
-//! | `worker.rs` | what is left to the worker of a map? |
+//! | `delete_queue.rs` | what happens when an LRU map evicts an element? |
+//! | `sync.rs` | how are keys reported until they are settled? |
+//! | `flush.rs` | when has everything been reported that was written so far? |
+//! | `marks.rs` | how are writes through pointers reported? |
+//! | `worker.rs` | what does the worker of a map do? |
 //! | `pace.rs` | how often does the worker do what takes long? |
 //! | `tracer_list.rs` | which tracers does a map have, and how are they found? |
 //! | `tracer.rs` | what is a tracer, and how does it run? |
@@ -77,7 +77,7 @@ impl kernel::InPlaceModule for MapTrace {
         unsafe { tracer_list::WRITERS.init() };
 
         try_pin_init!(Self {
-            // First: from the registration on there can be maps that need it.
+            // First: once registered, there can be maps that need it.
             work_queue: WorkQueue::new()?,
             registration <- Registration::new(module),
         })
@@ -87,7 +87,8 @@ impl kernel::InPlaceModule for MapTrace {
 #[pinned_drop]
 impl PinnedDrop for MapTrace {
     fn drop(self: Pin<&mut Self>) {
-        // No map and no link is left, but arrays of their lists may wait to be freed by our code.
+        // No map and no link is left, but arrays of their lists may still wait to be freed by code
+        // of this module.
         rcu_barrier();
     }
 }

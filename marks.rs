@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Marks: what is written through pointers is told as well.
+//! Marks: reports writes through pointers.
 //!
-//! A program that gets a pointer to a value marks the element, and may write until it ends,
-//! wherever the element is by then. So the worker begins an epoch, waits for all programs that run
-//! at that moment, and then rechecks the key that each marked element has. `model/marks.pml` is the
-//! model of this.
+//! A program that gets a pointer to a value marks the element. It may write until it ends, and the
+//! element may belong to another key by then. The worker therefore begins an epoch, waits for all
+//! programs that run at that moment, and then rechecks the key that each marked element has.
+//! `model/marks.pml` is the model of this.
 
 use crate::{
     bpf::{
@@ -31,34 +31,34 @@ use kernel::{
     time::{Instant, Monotonic, Msecs},
 };
 
-/// After what time it is asked again whether the programs have ended, at first. A sleepable one can
-/// take long: each time that is twice as long.
+/// The first wait before the worker checks again whether the programs have ended. A sleepable
+/// program can take long, so each wait is twice as long as the one before.
 const FIRST_WAIT_MS: Msecs = 10;
 const LONGEST_WAIT_MS: Msecs = 1000;
 
-/// How often in turn a tracer may mark the map that it is told of, which the loop check does not see
-/// in each case.
+/// How often in a row a tracer may mark its own source. The loop check does not see every case of
+/// this.
 const MOST_OWN: u32 = 64;
 
-/// What the worker of a map has to do with marks.
+/// The marks of a map, and the state of the worker's rounds.
 #[pin_data]
 pub(crate) struct MapMarks {
     marks: Marks,
-    /// How often tracers of the map have marked its elements themselves.
+    /// How often in a row tracers of the map have marked its elements themselves.
     own: Atomic<u32>,
     #[pin]
     round: Mutex<Round>,
 }
 
-/// Where the worker is.
+/// The state of the rounds of the worker.
 struct Round {
     /// The epoch that waits for programs to end.
     epoch: Option<Epoch>,
-    /// After what time they are asked for again.
+    /// The wait before the next check of these programs.
     wait: Msecs,
-    /// When to go on.
+    /// When to continue.
     pace: Pace,
-    /// For how many keys the last round has failed, and after what time they are told again.
+    /// How many keys have failed in the last round, and the pause before they are reported again.
     failed: u64,
     pause: Msecs,
     /// Room for the marks of keys.
@@ -66,7 +66,7 @@ struct Round {
 }
 
 impl Round {
-    /// Rests from a round that was begun at `begin`, and, where it has failed, for longer each time.
+    /// Rests from a round that began at `begin`. After failures, the pause gets longer each time.
     fn rest_from(&mut self, begin: Instant<Monotonic>) {
         self.pace.rest_from(begin);
         self.pause = match self.pause {
@@ -78,19 +78,19 @@ impl Round {
     }
 }
 
-/// What the worker has left.
+/// What a round has left.
 #[derive(Default)]
 pub(crate) struct Left {
-    /// So many marked keys could not be told.
+    /// Number of marked keys for which a tracer has failed.
     pub(crate) failed: u64,
-    /// So many keys wait in the queue.
+    /// Number of keys that were put into the queue.
     pub(crate) kept: u64,
-    /// After what time to go on with marks.
+    /// When to continue with marks.
     pub(crate) wait: Option<Msecs>,
 }
 
 impl MapMarks {
-    /// Creates it; nothing where the elements of the map cannot be marked.
+    /// Creates the marks of `map`. Returns [`None`] if its elements cannot be marked.
     ///
     /// Context: process context, may sleep.
     ///
@@ -124,26 +124,28 @@ impl MapMarks {
         .map(Some)
     }
 
-    /// Says whether elements are to be marked. The caller holds the lock of the writers.
+    /// Sets whether elements are to be marked. The caller holds the lock of the writers.
     pub(crate) fn set_wanted(&self, wanted: bool) {
         self.trust_tracers();
         self.marks.set_wanted(wanted);
     }
 
-    /// Looks at marks again, if they were given up. The caller kicks the worker.
+    /// Lets the worker look at marks again, if it has given them up. The caller kicks the worker.
     pub(crate) fn trust_tracers(&self) {
         self.own.store(0, Relaxed);
     }
 
-    /// Notes that no tracer of the map was the last to mark an element, or that none has in a round.
+    /// Ends a row of marks by tracers of the map: somebody else has marked an element, or a whole
+    /// round went by without such a mark.
     pub(crate) fn end_turns(&self) {
         if !self.is_given_up() {
             self.trust_tracers();
         }
     }
 
-    /// Notes that a tracer of the map has marked an element of it: the worker runs it for that, and
-    /// so on. Returns whether it is given up for that now: then nobody looks at marks any more.
+    /// Notes that a tracer of the map has marked an element of the map. The worker then runs the
+    /// tracer again, which can go on for ever. Returns whether this call is the one too many: from
+    /// then on the worker gives up the marks of the map.
     ///
     /// Context: any, NMI included.
     pub(crate) fn count_own(&self) -> bool {
@@ -154,8 +156,8 @@ impl MapMarks {
         self.own.load(Relaxed) >= MOST_OWN
     }
 
-    /// Does what can be done now: a round, if programs have ended, and begins one, if somebody has
-    /// marked an element.
+    /// Does what can be done now: finishes a round if the programs have ended, and begins one if
+    /// somebody has marked an element.
     ///
     /// Context: process context, may sleep; the worker of the map.
     pub(crate) fn run(
@@ -174,7 +176,7 @@ impl MapMarks {
             return Left::default();
         }
         if !sync.is_live() {
-            // Who attaches next is told all that is there.
+            // The next sync tracer gets a replay anyway.
             if round.epoch.take().is_some() {
                 self.marks.arm_again();
             }
@@ -187,7 +189,7 @@ impl MapMarks {
             return Left {
                 failed: round.failed,
                 kept,
-                // Nobody comes again for what is armed.
+                // Marks that are armed do not kick the worker again.
                 wait: is_left.then_some(wait),
             };
         }
@@ -204,7 +206,8 @@ impl MapMarks {
                 {
                     round.failed += 1;
                 }
-                // A tracer that marks for itself does so in each round. Later the next epoch has begun.
+                // A tracer that marks its own source does so in each round. Check before the next
+                // epoch begins.
                 if !self.marks.is_armed() {
                     self.end_turns();
                 }
@@ -220,7 +223,7 @@ impl MapMarks {
                 round.pace.pause_for(wait);
             }
         }
-        // While it rests, programs end.
+        // Programs can end during the rest.
         if round.epoch.is_none() && self.marks.is_armed() {
             round.epoch = Some(self.marks.next_epoch());
             round.wait = FIRST_WAIT_MS;
@@ -236,10 +239,10 @@ impl MapMarks {
         }
     }
 
-    /// Rechecks the keys of all marked elements, and clears the marks of before `epoch`. Those that
-    /// somebody else has changed meanwhile wait in the queue then, and are counted in `kept`.
+    /// Rechecks the keys of all marked elements, and clears the marks that are older than `epoch`.
+    /// Keys that somebody else has changed meanwhile go into the queue, and are counted in `kept`.
     ///
-    /// Errors: [`ENOMEM`], those of a lock of the map, [`ENOLINK`] where no tracer is left.
+    /// Errors: [`ENOMEM`], those of a lock of the map, [`ENOLINK`] if no tracer is left.
     fn recheck_marked(
         &self,
         recheck: &Recheck<'_>,
@@ -265,7 +268,7 @@ impl MapMarks {
             };
 
             for (key, mark) in keys.keys(count).zip(&round.marks) {
-                // A flush waits until the key is told, or kept.
+                // A flush waits until the key is reported, or queued.
                 let _rcu = rcu::Guard::new();
 
                 match recheck.run(key, Reason::Write, ROUNDS, room) {

@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pace: how often the worker of a map does what takes long.
+//! Pace: how often the worker of a map does work that takes long.
 
 use kernel::time::{Delta, Instant, Monotonic, Msecs};
 
-/// How many times as long as it took to go through all elements the worker rests from that, at
-/// least: so it takes a twentieth of a CPU.
+/// After a walk over all elements, the worker rests for this many times the time of the walk. It
+/// thus takes a twentieth of a CPU.
 const REST: i64 = 19;
-/// But not longer than that.
+/// The longest rest. After a longer walk, the worker takes more than a twentieth.
 const LONGEST_REST_MS: i64 = 10_000;
 
-/// When to do something again.
+/// The earliest time for the next walk.
 pub(crate) struct Pace {
     not_before: Instant<Monotonic>,
 }
 
 impl Pace {
-    /// At once.
+    /// Creates a pace without a rest.
     pub(crate) fn new() -> Self {
         Self {
             not_before: Instant::now(),
         }
     }
 
-    /// How long to wait. Nothing where it is time.
+    /// Returns how long to wait, or [`None`] if the time has come.
     pub(crate) fn wait(&self) -> Option<Msecs> {
         let left = (self.not_before - Instant::now()).as_millis_ceil();
 
         (left > 0).then(|| left.min(LONGEST_REST_MS) as Msecs)
     }
 
-    /// Not before `pause` is over.
+    /// Rests at least until `pause` is over.
     pub(crate) fn pause_for(&mut self, pause: Msecs) {
         let not_before = Instant::now() + Delta::from_millis(pause.into());
 
@@ -39,7 +39,7 @@ impl Pace {
         }
     }
 
-    /// Rests from what was begun at `begin`, and is over.
+    /// Rests from work that began at `begin` and ends now.
     pub(crate) fn rest_from(&mut self, begin: Instant<Monotonic>) {
         let rest = begin.elapsed().as_millis().saturating_mul(REST);
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sync: the tracers of states are told of a key until what they were told last is what is there.
+//! Sync tracers: reports each key until the last report had what the map holds.
 //!
-//! An operation counts after it has changed the map, and then runs the tracers. Where another one
-//! has counted meanwhile, theirs may have run in the other order: the key is rechecked, which is to
-//! count, to look it up, and to run the tracers with what is there, until nobody has counted
-//! meanwhile. What cannot be settled at once waits for the [`crate::worker`]. `model/recheck.pml`
-//! and `model/queue.pml` are the models of this.
+//! An operation changes the map, increments the counter of its key, and then runs the tracers. If
+//! another operation has incremented the counter meanwhile, the tracers of the two may have run in
+//! the opposite order. The key is then rechecked: increment the counter, look the key up, and run
+//! the tracers with what is there, until nobody has incremented the counter meanwhile. A key that
+//! cannot be settled at once waits for the [`crate::worker`]. `model/recheck.pml` and
+//! `model/queue.pml` are the models of this. `Documentation/contract.rst` defines the terms.
 
 use crate::{
     bpf::{
@@ -43,60 +44,60 @@ use kernel::{
     time::Msecs,
 };
 
-/// How many keys wait for each CPU, as those of [`crate::delete_queue`].
+/// How many keys can wait for each CPU, as in [`crate::delete_queue`].
 pub(crate) const KEYS_PER_CPU: u32 = delete_queue::KEYS_PER_CPU;
 
-/// How many of them an operation rechecks: it evicts one on average.
+/// How many of them an operation rechecks. On average it evicts one.
 const KEYS_PER_OPERATION: usize = 8;
 
-/// How often a key is rechecked on the spot. Then it is left to the worker.
+/// How often an operation rechecks its key before it leaves the key to the worker.
 pub(crate) const ROUNDS: usize = 4;
 
-/// How many keys are read from a map at once, and how many bytes they may take.
+/// How many keys are read from a map at once, and how many bytes they may take in total.
 const KEYS_AT_ONCE: u32 = 128;
 const BYTES_AT_ONCE: u32 = 64 << 10;
 
-/// What a map has for its tracers of states.
+/// The data of a map that has sync tracers.
 #[pin_data]
 pub(crate) struct MapSync {
     counters: Counters,
     queue: KeySlots,
-    /// Of maps whose elements can be marked.
+    /// Only for maps whose elements can be marked.
     marks: Option<Pin<KBox<MapMarks>>>,
     is_live: AtomicFlag,
     /// All elements have to be rechecked.
     reread: AtomicFlag,
-    /// Some tracer has lost a key, and nobody was told.
+    /// A tracer has lost a key, and nobody who polls was woken yet.
     has_lost: AtomicFlag,
-    /// How many keys the last round of the worker could not settle.
+    /// Number of keys that the last round of the worker could not settle.
     pending: Atomic<i64>,
-    /// How many of them wait in the queue.
+    /// Number of these keys that wait in the queue.
     left: Atomic<i64>,
-    /// How long the worker rests now, in milliseconds.
+    /// The current pause of the worker, in milliseconds.
     pause: Atomic<u32>,
     #[pin]
     worker: Mutex<Worker>,
-    /// Shared with the links: who waits for news outlives neither the file of a link nor this.
+    /// Shared with the links: a waiter outlives neither the file of a link nor this.
     news: Arc<PollCondVar>,
 }
 
-/// What the worker has for itself.
+/// The data that only the worker uses.
 pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
-    /// When to go through all elements again.
+    /// When to walk all elements again.
     pub(crate) pace: Pace,
 }
 
-/// Room for who rechecks many keys, in process context.
+/// Buffers for rechecking many keys in process context.
 pub(crate) struct Buffers {
     /// Keys that were read from the map.
     pub(crate) keys: KeyBuffer,
-    /// The value of one of them.
+    /// Room for the value of one of them.
     pub(crate) value: KVVec<u64>,
 }
 
 impl Buffers {
-    /// Makes room for keys and a value of `map`.
+    /// Allocates room for keys and a value of `map`.
     ///
     /// Context: process context, may sleep.
     ///
@@ -115,14 +116,14 @@ fn keys_at_once(map: &Map) -> u32 {
     (BYTES_AT_ONCE / map.key_size()).clamp(1, KEYS_AT_ONCE)
 }
 
-/// Which tracers are told.
+/// Which tracers run.
 #[derive(Clone, Copy)]
 pub(crate) enum Whom<'a> {
-    /// All of the map.
+    /// All sync tracers of the map.
     All,
-    /// Those that are told what was there before them.
+    /// Those whose replay is under way.
     InReplay,
-    /// One.
+    /// A single one.
     Only(&'a Tracer),
 }
 
@@ -136,21 +137,21 @@ impl Whom<'_> {
     }
 }
 
-/// How a recheck has ended.
+/// The result of a recheck.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// What the tracers were told last is what is there.
+    /// The last report had what the map holds.
     Settled,
-    /// They were told, and something else was done to the key meanwhile.
+    /// The tracers ran, but the key was changed meanwhile.
     Overtaken,
-    /// They were not told: the element went away each time that its value was read.
+    /// The tracers did not run: the element went away each time that its value was read.
     Unread,
-    /// A tracer was not run, or could not follow.
+    /// A tracer was not run, or has failed.
     Failed,
 }
 
 impl MapSync {
-    /// Creates it.
+    /// Allocates the data for the sync tracers of `map`.
     ///
     /// Context: process context, may sleep.
     ///
@@ -162,8 +163,8 @@ impl MapSync {
             buffers: Buffers::new(map)?,
             pace: Pace::new(),
         };
-        // SAFETY: It goes into the list of the map, which is freed before the map is, and when no
-        // program can reach that any more; or nowhere, and then nothing is marked.
+        // SAFETY: It goes into the list of the map, which is freed before the map is, and after the
+        // last program that can reach the map. If it goes nowhere, nothing is marked.
         let marks = unsafe { MapMarks::new(map)? };
         let news = Arc::pin_init(new_poll_condvar!(), GFP_KERNEL_ACCOUNT)?;
         let sync = pin_init!(Self {
@@ -184,13 +185,13 @@ impl MapSync {
         unsafe { Deferred::new(map, sync) }
     }
 
-    /// Whether the map has tracers of states now.
+    /// Returns whether the map has sync tracers now.
     #[inline(always)]
     pub(crate) fn is_live(&self) -> bool {
         self.is_live.load(Acquire)
     }
 
-    /// Says whether the map has tracers of states. The caller holds the lock of the writers.
+    /// Sets whether the map has sync tracers. The caller holds the lock of the writers.
     pub(crate) fn set_live(&self, live: bool) {
         self.is_live.store(live, Release);
         if let Some(marks) = self.marks() {
@@ -198,95 +199,95 @@ impl MapSync {
         }
     }
 
-    /// The marks of the elements, where they can have some.
+    /// Returns the marks of the elements, if they can have marks.
     pub(crate) fn marks(&self) -> Option<&MapMarks> {
         self.marks.as_deref()
     }
 
-    /// Looks at marks again, if they were given up. The caller kicks the worker.
+    /// Lets the worker look at marks again, if it has given them up. The caller kicks the worker.
     pub(crate) fn trust_tracers(&self) {
         if let Some(marks) = self.marks() {
             marks.trust_tracers();
         }
     }
 
-    /// The keys that wait.
+    /// Returns the queue of keys that wait.
     pub(crate) fn queue(&self) -> &KeySlots {
         &self.queue
     }
 
-    /// What the worker has for itself.
+    /// Returns the data of the worker.
     pub(crate) fn worker(&self) -> &Mutex<Worker> {
         &self.worker
     }
 
-    /// What is waited for by poll(2).
+    /// Returns what poll(2) waits for.
     pub(crate) fn news(&self) -> &Arc<PollCondVar> {
         &self.news
     }
 
-    /// Whether there are news: asked for once.
+    /// Returns whether a key was lost since the last call.
     pub(crate) fn take_has_lost(&self) -> bool {
         self.has_lost.xchg(false, Full)
     }
 
-    /// Whether all elements have to be rechecked: asked for once.
+    /// Returns whether all elements have to be rechecked, and clears the request.
     pub(crate) fn take_reread(&self) -> bool {
         self.reread.xchg(false, Full)
     }
 
-    /// Whether all elements have to be rechecked.
+    /// Returns whether all elements have to be rechecked.
     pub(crate) fn wants_reread(&self) -> bool {
         self.reread.load(Relaxed)
     }
 
-    /// How many keys the last round has left in the queue.
+    /// Returns how many keys the last round has left in the queue.
     pub(crate) fn left(&self) -> u64 {
         self.left.load(Relaxed) as u64
     }
 
-    /// Notes how many keys a round has left in the queue.
+    /// Sets how many keys a round has left in the queue.
     pub(crate) fn set_left(&self, left: u64) {
         self.left.store(left as i64, Relaxed);
     }
 
-    /// How many keys the last round could not settle.
+    /// Returns how many keys the last round could not settle.
     pub(crate) fn pending(&self) -> u64 {
         self.pending.load(Relaxed) as u64
     }
 
-    /// Notes how many keys a round could not settle.
+    /// Sets how many keys a round could not settle.
     pub(crate) fn set_pending(&self, pending: u64) {
         self.pending.store(pending as i64, Relaxed);
     }
 
-    /// How long the worker rests from keys that it could not settle.
+    /// Returns the pause of the worker before it retries keys that it could not settle.
     pub(crate) fn pause(&self) -> Msecs {
         self.pause.load(Relaxed)
     }
 
-    /// Changes that.
+    /// Sets this pause.
     pub(crate) fn set_pause(&self, pause: Msecs) {
         self.pause.store(pause, Relaxed);
     }
 
-    /// Has the next round recheck all elements.
+    /// Requests that the next round rechecks all elements.
     pub(crate) fn want_reread(&self) {
         self.reread.store(true, Release);
     }
 
-    /// Counts for all keys.
+    /// Increments the counters of all keys.
     pub(crate) fn count_all(&self) {
         self.counters.count_all();
     }
 
     fn counter(&self, key: *mut c_void) -> &Counter {
-        // SAFETY: Who has a key of the map keeps it.
+        // SAFETY: The caller keeps its key of the map.
         unsafe { self.counters.of(key) }
     }
 }
 
-/// Does `operation`, and has all tracers told.
+/// Does `operation`, and runs all tracers.
 ///
 /// Context: any, NMI included.
 #[inline(always)]
@@ -302,8 +303,8 @@ pub(crate) fn perform<O: Operation>(
     perform_and_tell(operation, operation, list, sync, rcu)
 }
 
-/// The same where tracers of states get another key than the map: two that it takes for one are one
-/// to them.
+/// Like [`perform`], if sync tracers get another key than the map: keys that are equal to the map
+/// are the same key to them.
 #[inline(never)]
 fn perform_on_prefix<O: Operation>(
     operation: O,
@@ -319,7 +320,7 @@ fn perform_on_prefix<O: Operation>(
     }
 }
 
-/// Does `operation`, and has tracers of states told as if it were `told`.
+/// Does `operation`, and runs the sync tracers as if it were `told`.
 #[inline(always)]
 fn perform_and_tell<O: Operation, T: Operation>(
     operation: O,
@@ -341,7 +342,7 @@ fn perform_and_tell<O: Operation, T: Operation>(
         delete_queue::trace_some(list, operation.map(), None, rcu);
         recheck_some(list, sync, operation.map(), None);
     }
-    // Most often there are none of operations beside.
+    // Most often there are no event tracers beside the sync tracers.
     if list.read(O::TYPE, rcu).iter().next().is_some() {
         run_event_tracers(operation, list, rcu);
     }
@@ -358,8 +359,9 @@ fn run_event_tracers<O: Operation>(operation: O, list: &TracerList, rcu: ReadSid
     run_tracers(list, &mut operation.context(), None, rcu);
 }
 
-/// Has the tracers told of an operation that was done where nobody could count before it. `updated`
-/// is whose value that was, where each CPU has one, and `turn`, where the caller comes by for each.
+/// Reports an operation whose caller could not read the counter before it. In a map with a value
+/// for each CPU, `updated` is the CPU whose value was changed. `turn` is that CPU if the caller
+/// calls this for each of several CPUs.
 ///
 /// Context: any.
 #[cold]
@@ -382,9 +384,9 @@ pub(crate) fn told_late<O: Operation>(
     }
 }
 
-/// Does `operation` where no tracer can run, and leaves it to the worker.
+/// Does `operation` in a context in which no tracer can run, and leaves the key to the worker.
 ///
-/// The key is copied before: a delete can let go of the memory that it is in.
+/// The key is copied before the operation: a delete can release the memory that holds it.
 ///
 /// Context: any, NMI included, with little of the stack left.
 #[cold]
@@ -416,8 +418,8 @@ pub(crate) fn perform_only<O: Operation>(operation: O, sync: &Deferred<MapSync>)
     err
 }
 
-/// The same where no key can wait any more. What is there then is found by who goes through all
-/// elements.
+/// Like [`perform_only`], if the queue is full. A pass over all elements finds what is in the map
+/// afterwards.
 #[cold]
 #[inline(never)]
 fn perform_without_room<O: Operation>(operation: O, sync: &Deferred<MapSync>) -> c_long {
@@ -425,7 +427,7 @@ fn perform_without_room<O: Operation>(operation: O, sync: &Deferred<MapSync>) ->
     let err = operation.perform();
 
     if err == 0 {
-        // It may have been another key than what is there now.
+        // The operation may have released its key: count for all.
         sync.data().count_all();
         match O::TYPE {
             TraceType::UpdateElem => sync.data().want_reread(),
@@ -451,7 +453,7 @@ pub(crate) fn evicted(eviction: &Eviction<'_>, list: &TracerList, sync: &Deferre
     sync.kick_in_turn();
 }
 
-/// Has the worker look at the marks of a map.
+/// Makes the worker look at the marks of a map.
 ///
 /// Context: any, NMI included.
 pub(crate) fn marked(map: &Map) {
@@ -472,7 +474,7 @@ pub(crate) fn marked(map: &Map) {
     sync.kick_in_turn();
 }
 
-/// Whether a tracer of states of this list has led to this.
+/// Returns whether a sync tracer of this list has caused the current operation.
 fn is_led_by_tracer(list: &TracerList) -> bool {
     let rcu = rcu::Guard::new();
     let preempt = PreemptGuard::new();
@@ -506,7 +508,8 @@ fn settle<O: Operation>(
 /// Rechecks some of the keys that wait for this CPU, once each.
 #[inline(always)]
 fn recheck_some(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, turn: Option<u32>) {
-    // Most often none wait. If this moves to another CPU, then those of this one wait a little longer.
+    // Most often no keys wait. If the task migrates here, the keys of this CPU wait a little
+    // longer.
     if sync.data().queue().any_waits(cpu_hint()) {
         recheck_some_of(list, sync, map, turn);
     }
@@ -529,7 +532,7 @@ fn recheck_some_of(list: &TracerList, sync: &Deferred<MapSync>, map: &Map, turn:
         Reason::Recheck
     };
 
-    // One that fails is put back, and not to be taken again.
+    // A key that fails is put back, and must not be taken again in this loop.
     for _ in 0..sync.data().queue.waiting(cpu).min(KEYS_PER_OPERATION) {
         let Some(key) = sync.data().queue.take(cpu) else {
             return;
@@ -551,14 +554,14 @@ pub(crate) struct Recheck<'a> {
     pub(crate) sync: &'a MapSync,
     pub(crate) map: &'a Map,
     pub(crate) whom: Whom<'a>,
-    /// Where the key was changed, if that is known.
+    /// The CPU on which the key was changed, if that is known.
     pub(crate) cpu: Option<u32>,
-    /// Whose value was changed, where each CPU has one, and it was one alone: for one round.
+    /// The CPU whose value was changed, if it was the value of one CPU only. Valid for one round.
     pub(crate) value_of: Option<u32>,
 }
 
 impl<'a> Recheck<'a> {
-    /// One for all tracers.
+    /// Creates a recheck for all sync tracers.
     pub(crate) fn of_all(list: &'a TracerList, sync: &'a MapSync, map: &'a Map) -> Self {
         Self {
             list,
@@ -570,18 +573,18 @@ impl<'a> Recheck<'a> {
         }
     }
 
-    /// Rechecks a key where an operation is done.
+    /// Rechecks a key in the context of an operation.
     ///
     /// Context: any, NMI included.
     #[cold]
     #[inline(never)]
     fn run_on_spot(&self, key: *mut c_void, reason: Reason, rounds: usize) -> Outcome {
-        // Whoever is interrupted here, or calls, may hold the lock in the value.
+        // The interrupted context, or the caller, may hold the lock in the value.
         if self.map.has_locked_values() {
             return Outcome::Failed;
         }
-        // A round is a run for each CPU. And where one value alone was changed, it is not the only
-        // one that a second round would have to tell.
+        // A round is one run for each CPU. If only one value was changed, a second round would have
+        // to report the others as well.
         let rounds = if self.map.has_value_for_each_cpu() {
             rounds.min(1)
         } else {
@@ -597,7 +600,7 @@ impl<'a> Recheck<'a> {
         }
     }
 
-    /// The same with a copy on the stack.
+    /// Like [`Recheck::run_on_spot`], with a copy of the value on the stack.
     #[inline(never)]
     fn run_on_stack<const SIZE: usize>(
         &self,
@@ -624,10 +627,10 @@ impl<'a> Recheck<'a> {
         }
     }
 
-    /// Tells the tracers what is there, `rounds` times at most.
+    /// Reports what the map holds for a key, up to `rounds` times.
     ///
-    /// A caller that leaves the key to somebody else afterwards holds RCU over both: a flush waits
-    /// for that, too.
+    /// A caller that afterwards leaves the key to somebody else holds RCU over both steps, because
+    /// a flush has to wait for the second one, too.
     ///
     /// Context: any, NMI included.
     pub(crate) fn run(
@@ -639,7 +642,7 @@ impl<'a> Recheck<'a> {
     ) -> Outcome {
         let counter = self.sync.counter(key);
         let mut outcome = Outcome::Unread;
-        // Copy, tracers, check and the next round share a section: a flush waits for them.
+        // One RCU section covers copy, tracers, check and further rounds: a flush waits for them.
         let rcu = rcu::Guard::new();
 
         counter.count();
@@ -656,8 +659,8 @@ impl<'a> Recheck<'a> {
         outcome
     }
 
-    /// Runs the tracers once for each value of the key. Returns whether they could follow, nothing
-    /// where the element went away while its value was read.
+    /// Runs the tracers once for each value of the key. Returns whether all succeeded, or [`None`]
+    /// if the element went away while its value was read.
     fn tell(
         &self,
         key: *mut c_void,
@@ -681,7 +684,7 @@ impl<'a> Recheck<'a> {
                 return Some(false);
             };
             if value.is_null() {
-                // One run for all, unless the others were told that there is something.
+                // One run for all CPUs, unless a value of another CPU was reported already.
                 return (!is_there).then(|| self.run_with(key, value, reason, self.cpu, rcu));
             }
             is_there = true;
@@ -690,10 +693,10 @@ impl<'a> Recheck<'a> {
         Some(all)
     }
 
-    /// Copies a value of the key; null where it is not in the map. Nothing where the element went
-    /// away meanwhile.
+    /// Copies a value of the key. Returns null if the key is not in the map, or [`None`] if the
+    /// element went away meanwhile.
     ///
-    /// Errors: [`ENOSPC`] where there is no room for it.
+    /// Errors: [`ENOSPC`] if there is no room for the value.
     fn read(
         &self,
         key: *mut c_void,
@@ -707,14 +710,14 @@ impl<'a> Recheck<'a> {
         if found.is_null() {
             return Some(Ok(found));
         }
-        // SAFETY: It comes from there, and RCU is held.
+        // SAFETY: `found` comes from `lookup()`, and RCU is held.
         let copy = unsafe { room.copy(self.map, found) };
 
         // SAFETY: As above.
         (unsafe { self.map.lookup(key, cpu, rcu) } == found).then(|| copy.ok_or(ENOSPC))
     }
 
-    /// Runs the tracers with a value of the key, or null.
+    /// Runs the tracers with a value of the key, or with null.
     fn run_with(
         &self,
         key: *mut c_void,
@@ -731,8 +734,8 @@ impl<'a> Recheck<'a> {
     }
 }
 
-/// Leaves a key to the worker. It is of the map, and was counted. Where it cannot wait, it is told
-/// on the spot, in so many `rounds`.
+/// Leaves a key to the worker. The caller has incremented the counter of the key. If the key cannot
+/// wait, it is rechecked here, up to `rounds` times.
 ///
 /// Context: any, NMI included.
 #[cold]
@@ -753,7 +756,7 @@ pub(crate) fn leave(
     sync.kick_in_turn();
 }
 
-/// Whether a key of a map is in it.
+/// Returns whether a key is in its map.
 pub(crate) fn is_element(map: &Map, key: *mut c_void) -> bool {
     let rcu = rcu::Guard::new();
 
@@ -761,7 +764,7 @@ pub(crate) fn is_element(map: &Map, key: *mut c_void) -> bool {
     !unsafe { map.lookup(key, ValueCpu::ANY, ReadSide::from(&rcu)) }.is_null()
 }
 
-/// A key is not told to anybody, and who waits for that is to be told soon.
+/// Counts a lost key, and makes the worker wake those who poll for that.
 #[cold]
 #[inline(never)]
 fn lose(list: &TracerList, sync: &Deferred<MapSync>, map: &Map) {
@@ -771,18 +774,18 @@ fn lose(list: &TracerList, sync: &Deferred<MapSync>, map: &Map) {
 }
 
 impl MapSync {
-    /// Keeps a key for the next round of the worker.
+    /// Queues a key for the next round of the worker.
     pub(crate) fn keep(&self, list: &TracerList, map: &Map, key: *mut c_void) {
         if !self.try_keep(map, key) {
-            // The worker, which calls this, tells of it.
+            // The worker, which calls this, wakes those who poll.
             let _ = self.lose(list, map);
         }
     }
 
-    /// The same. Returns whether that works: not for a key that is not in the map, and for which
-    /// there is no room.
+    /// Like [`MapSync::keep`], but returns whether it succeeded. It fails if there is no room for
+    /// the key, and the key is not in the map.
     fn try_keep(&self, map: &Map, key: *mut c_void) -> bool {
-        // The last slots are for those that have no element.
+        // The last slots are reserved for keys that are not in the map.
         if self.queue.is_crowded() && self.keep_with_all(map, key) {
             return true;
         }
@@ -790,17 +793,17 @@ impl MapSync {
         unsafe { self.queue.put_once(key) || self.keep_with_all(map, key) }
     }
 
-    /// Has the key rechecked with all others, if it is in the map.
+    /// Requests a recheck of all elements, if the key is in the map.
     fn keep_with_all(&self, map: &Map, key: *mut c_void) -> bool {
         if !is_element(map, key) {
             return false;
         }
-        // If it is deleted before, then by somebody who tells it.
+        // If somebody deletes the key before that, the delete reports it.
         self.want_reread();
         true
     }
 
-    /// A key is not told to anybody. Returns whether there were such news already.
+    /// Counts a lost key. Returns whether a lost key was announced already.
     #[cold]
     #[inline(never)]
     fn lose(&self, list: &TracerList, map: &Map) -> bool {

@@ -21,36 +21,37 @@ use kernel::{
     },
 };
 
-/// The program's answer where it could not follow the operation.
+/// The return value of a program that has failed.
 const COULD_NOT_FOLLOW: u32 = 1;
 
-/// Of [`Tracer::replay`]: nobody has begun.
+/// A state of [`Tracer::replay`]: the replay has not begun.
 const REPLAY_WAITS: u32 = 0;
-/// Somebody goes through the elements.
+/// The worker is walking the elements.
 const REPLAY_RUNS: u32 = 1;
-/// It was told of each.
+/// Each element was reported.
 const REPLAY_DONE: u32 = 2;
 
-/// How deep tracers may nest, one run by what the other one does, as far as the stack lasts.
+/// How deep tracers may nest, each one run by an operation of the one before, if the stack
+/// suffices.
 pub(crate) const MAX_NESTING: usize = 8;
 
-/// The same in an interrupt, which others wait for.
+/// The same limit in an interrupt, which delays others.
 const MAX_NESTING_INTERRUPT: usize = 3;
 
-/// A tracer, shared by its link and by the list of the map.
+/// A tracer, shared by its link and the list of the map.
 #[repr(C)]
 pub(crate) struct Tracer {
     cookie: u64,
     prog: AttachedProg,
     missed: Atomic<i64>,
     failed: Atomic<i64>,
-    /// How far it has been told what was there before it. Of event tracers: not asked for.
+    /// The state of its replay. Not used for event tracers.
     replay: Atomic<u32>,
     replayed: Atomic<i64>,
     lost: Atomic<i64>,
-    /// How many of them were told again by who flushes with the keys.
+    /// How many of the lost keys a flush with keys has reported since.
     healed: Atomic<i64>,
-    /// What the program writes, while it is attached. See [`crate::loop_check`].
+    /// The maps that the program writes, while it is attached. See [`crate::loop_check`].
     written: GlobalLockedBy<KVec<ARef<Map>>, WRITERS>,
 }
 
@@ -73,48 +74,48 @@ impl Tracer {
         }
     }
 
-    /// What `bpf_get_attach_cookie()` returns in the program.
+    /// Returns the value of `bpf_get_attach_cookie()` in the program.
     pub(crate) fn cookie(&self) -> u64 {
         self.cookie
     }
 
-    /// How often it was not run: recursion, the nesting limit, too little of a stack, no room for a
-    /// copy of the arguments.
+    /// Returns how often it was not run: recursion, the nesting limit, too little stack, no room
+    /// for a copy of the arguments.
     pub(crate) fn missed(&self) -> u64 {
         self.missed.load(Relaxed) as u64
     }
 
-    /// How often the program could not follow.
+    /// Returns how often the program has failed.
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Relaxed) as u64
     }
 
-    /// How often it was not run, or could not follow.
+    /// Returns how often it was not run, or has failed.
     pub(crate) fn not_told(&self) -> u64 {
         self.missed().wrapping_add(self.failed())
     }
 
-    /// How many elements it was told that were there before it.
+    /// Returns how many elements the replay has reported.
     pub(crate) fn replayed(&self) -> u64 {
         self.replayed.load(Relaxed) as u64
     }
 
-    /// How many keys it was not told, and will not be.
+    /// Returns how many keys were lost.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Relaxed) as u64
     }
 
-    /// Whether there are some that nobody has told it again.
+    /// Returns whether there are lost keys that no flush with keys has reported since.
     pub(crate) fn has_lost(&self) -> bool {
         self.lost.load(Acquire) != self.healed.load(Relaxed)
     }
 
-    /// Notes that so many of the lost keys were told again, from the first on.
+    /// Notes that the first `lost` of the lost keys were reported again.
     pub(crate) fn heal(&self, lost: u64) {
         let lost = lost as i64;
         let mut old = self.healed.load(Relaxed);
 
-        // Somebody else may know of more.
+        // A concurrent call may have noted more.
         while old < lost {
             match self.healed.cmpxchg(old, lost, Relaxed) {
                 Ok(_) => break,
@@ -123,19 +124,19 @@ impl Tracer {
         }
     }
 
-    /// Counts a key that it will not be told, and returns how many there are now.
+    /// Counts a lost key, and returns how many there are now.
     #[cold]
     pub(crate) fn count_lost(&self) -> u64 {
         self.lost.fetch_add(1, Release) as u64 + 1
     }
 
-    /// Has all that is there told to it, as if it were new.
+    /// Requests a replay, as if the tracer were new.
     pub(crate) fn want_replay(&self) {
         self.replayed.store(0, Relaxed);
         self.replay.store(REPLAY_WAITS, Release);
     }
 
-    /// Somebody begins to go through all elements. Returns whether this waits for it.
+    /// Notes that a walk over all elements begins. Returns whether the tracer waits for a replay.
     pub(crate) fn begin_replay(&self) -> bool {
         let begins = self.replay.cmpxchg(REPLAY_WAITS, REPLAY_RUNS, Full).is_ok();
 
@@ -145,61 +146,61 @@ impl Tracer {
         begins
     }
 
-    /// Somebody has gone through the elements, and through all of them if it is `done`. That counts
-    /// only where nobody has asked for it again meanwhile.
+    /// Notes that the walk has ended, and that it was complete if `done` is set. It does not count
+    /// if another replay was requested meanwhile.
     pub(crate) fn end_replay(&self, done: bool) {
         let new = if done { REPLAY_DONE } else { REPLAY_WAITS };
         let _ = self.replay.cmpxchg(REPLAY_RUNS, new, Full);
     }
 
-    /// Whether somebody goes through all elements for it.
+    /// Returns whether its replay is under way.
     pub(crate) fn is_in_replay(&self) -> bool {
         self.replay.load(Relaxed) == REPLAY_RUNS
     }
 
-    /// Whether it was told all that was there before it.
+    /// Returns whether its replay is complete.
     pub(crate) fn is_replayed(&self) -> bool {
         self.replay.load(Acquire) == REPLAY_DONE
     }
 
-    /// Counts elements, if it was told them in a replay.
+    /// Counts reported elements, if its replay is under way.
     pub(crate) fn count_replayed(&self, elements: usize) {
         if self.is_in_replay() {
             self.replayed.add(elements as i64, Relaxed);
         }
     }
 
-    /// Whether it runs a program: not after [`Tracer::stop`].
+    /// Returns whether it has a program: not after [`Tracer::stop`].
     pub(crate) fn is_live(&self) -> bool {
         self.prog.is_some()
     }
 
-    /// Whether `prog` is what it runs.
+    /// Returns whether `prog` is its program.
     pub(crate) fn runs(&self, prog: &Prog) -> bool {
         self.prog.is(prog)
     }
 
-    /// From the next operation on, runs `prog`. Returns what operations that are under way may
-    /// still run.
+    /// Makes it run `prog` from the next operation on. Returns the old program, which operations
+    /// that are under way may still run.
     #[must_use = "the old program has to outlive its runs"]
     pub(crate) fn set_prog(&self, prog: ARef<Prog>) -> Option<ARef<Prog>> {
         self.prog.swap(Some(prog))
     }
 
-    /// From the next operation on, runs nothing.
+    /// Makes it run nothing from the next operation on.
     ///
-    /// The link keeps the program for those that are under way, until it is freed after a grace
-    /// period.
+    /// The link keeps the program for operations that are under way, until the link is freed after
+    /// a grace period.
     pub(crate) fn stop(&self) {
         self.prog.swap(None);
     }
 
-    /// The maps that it leads on to.
+    /// Returns the maps that it writes.
     pub(crate) fn written<'a>(&'a self, writer: &'a Writer) -> impl Iterator<Item = &'a Map> {
         self.written.as_ref(writer).iter().map(|map| &**map)
     }
 
-    /// Changes the maps that it leads on to, and returns the old ones.
+    /// Sets the maps that it writes, and returns the old ones.
     pub(crate) fn set_written(
         &self,
         written: KVec<ARef<Map>>,
@@ -208,7 +209,7 @@ impl Tracer {
         mem::replace(self.written.as_mut(writer), written)
     }
 
-    /// Counts an operation that it did not get to see.
+    /// Counts a miss.
     #[cold]
     #[inline(never)]
     pub(crate) fn count_missed(&self, rcu: ReadSide<'_>) {
@@ -222,7 +223,7 @@ impl Tracer {
         self.failed.add(1, Relaxed);
     }
 
-    /// Runs the program after an operation. Returns whether it was told, and could follow.
+    /// Runs the program after an operation. Returns whether it ran and succeeded.
     ///
     /// # Safety
     ///
@@ -238,7 +239,7 @@ impl Tracer {
     ) -> bool {
         let (depth, running) = run_ctx.outer(self);
 
-        // Only asked for where some have led to this.
+        // The limit is looked up only if tracers have caused this operation.
         if running || (depth != 0 && depth >= max_nesting(run_ctx.is_in_interrupt())) {
             self.count_missed(rcu);
             return false;
@@ -253,7 +254,7 @@ impl Tracer {
     }
 }
 
-/// How many tracers may lead to each other.
+/// Returns how deep tracers may nest.
 fn max_nesting(in_interrupt: bool) -> usize {
     if in_interrupt {
         MAX_NESTING_INTERRUPT

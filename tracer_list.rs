@@ -2,9 +2,9 @@
 
 //! The tracers of a map.
 //!
-//! A map gets its list with its first tracer, and keeps it until it is freed. For each operation
-//! the list has an array, which readers see under RCU, without a lock, and which writers replace
-//! as a whole.
+//! A map gets its list with its first tracer, and keeps the list until the map is freed. For each
+//! operation the list has an array. Readers use the array under RCU, without a lock, and writers
+//! replace it as a whole.
 
 use crate::{
     bpf::{
@@ -32,7 +32,7 @@ use kernel::{
 
 kernel::sync::global_lock! {
     // SAFETY: Initialized in the module initializer before first use.
-    /// Serializes everything that changes what is attached where.
+    /// Serializes all changes of what is attached where.
     ///
     /// Nobody waits for a grace period under it.
     pub(crate) unsafe(uninit) static WRITERS: Mutex<WriteIndex> = WriteIndex::new();
@@ -51,15 +51,15 @@ pub(crate) type Tracers = TerminatedArray<Tracer>;
 
 /// The tracers of a map.
 pub(crate) struct TracerList {
-    /// Of maps that evict, from the first delete tracer on.
+    /// Only for maps that evict, from the first delete tracer on.
     ///
-    /// First, as it is dropped first: that waits for the worker, which uses the rest.
+    /// The first field, as it is dropped first: the drop waits for the worker, which uses the rest.
     delete_queue: SetOnce<Pin<KBox<Deferred<DeleteQueue>>>>,
-    /// From the first tracer of states on. As above.
+    /// From the first sync tracer on. Dropped early for the same reason.
     sync: SetOnce<Pin<KBox<Deferred<MapSync>>>>,
     operations: [RcuCell<Tracers, WRITERS>; TraceType::COUNT],
     scratch: Scratch,
-    /// The last level of a walk of the loop check that came by.
+    /// The last level of a walk of the loop check that has visited this list.
     visited: Atomic<u64>,
 }
 
@@ -89,46 +89,46 @@ impl TracerList {
         Ok(KBox::new(list, GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// Where operations copy their arguments to.
+    /// Returns the room for copies of the arguments of operations.
     pub(crate) fn scratch(&self) -> &Scratch {
         &self.scratch
     }
 
-    /// The keys of evicted elements, if the map keeps them.
+    /// Returns the queue of evicted keys, if the map has one.
     #[inline(always)]
     pub(crate) fn delete_queue(&self) -> Option<&Deferred<DeleteQueue>> {
         self.delete_queue.as_ref().map(|queue| &**queue)
     }
 
-    /// Gives the map a queue of deletes, if it has none yet; else `new` is dropped.
+    /// Installs a queue of deletes if the map has none yet, else drops `new`.
     pub(crate) fn install_delete_queue(&self, new: Pin<KBox<Deferred<DeleteQueue>>>) {
         self.delete_queue.populate(new);
     }
 
-    /// What keeps the tracers of states right, if the map ever had one.
+    /// Returns the data of sync tracers, if the map ever had one.
     #[inline(always)]
     pub(crate) fn sync(&self) -> Option<&Deferred<MapSync>> {
         self.sync.as_ref().map(|sync| &**sync)
     }
 
-    /// The same, while the map has one.
+    /// Like [`TracerList::sync`], but only while the map has a sync tracer.
     #[inline(always)]
     pub(crate) fn live_sync(&self) -> Option<&Deferred<MapSync>> {
         self.sync().filter(|sync| sync.data().is_live())
     }
 
-    /// Gives the map what its tracers of states need. The caller has seen that it has none yet, and
+    /// Installs the data of sync tracers. The caller has checked that the map has none yet, and
     /// holds the lock of the writers.
     pub(crate) fn install_sync(&self, new: Pin<KBox<Deferred<MapSync>>>) {
         self.sync.populate(new);
     }
 
-    /// Notes that the loop check comes by, and returns whether that is the first time for `level`.
+    /// Notes a visit of the loop check, and returns whether it is the first one for `level`.
     pub(crate) fn visit(&self, level: u64) -> bool {
         self.visited.xchg(level, Relaxed) != level
     }
 
-    /// The tracers of an operation. Some of them may have stopped.
+    /// Returns the tracers of an operation. Some of them may have stopped.
     ///
     /// Context: any.
     #[inline(always)]
@@ -136,14 +136,14 @@ impl TracerList {
         self.operations[trace_type as usize].read(rcu)
     }
 
-    /// The tracers of an operation, for a writer. Some of them may have stopped.
+    /// Like [`TracerList::read`], for a writer.
     pub(crate) fn peek<'a>(&'a self, trace_type: TraceType, writer: &'a Writer) -> &'a Tracers {
         self.operations[trace_type as usize].peek(writer)
     }
 
-    /// What a map's tracers will be with `tracer` behind those in its list, if it has one.
+    /// Returns a new array: the tracers of `list`, if there is one, and `tracer` after them.
     ///
-    /// Errors: [`E2BIG`] where the map has [`MAX_TRACERS`] already, [`ENOMEM`].
+    /// Errors: [`E2BIG`] if the map has [`MAX_TRACERS`] already, [`ENOMEM`].
     pub(crate) fn with_tracer(
         list: Option<&Self>,
         trace_type: TraceType,
@@ -162,9 +162,9 @@ impl TracerList {
         Unpublished::new(new)
     }
 
-    /// Replaces the tracers of an operation, and lets the map's operations look for them.
+    /// Replaces the tracers of an operation, and makes the map's operations look for them.
     ///
-    /// Operations that are under way do not see it, see
+    /// Operations that are under way do not see the change, see
     /// [`crate::bpf::rcu::synchronize_programs`].
     pub(crate) fn publish(
         &self,
@@ -175,20 +175,20 @@ impl TracerList {
     ) {
         self.operations[trace_type as usize].replace(tracers, writer);
         self.mark_traced(map, writer);
-        // A tracer of states calls it once it is attached.
+        // For a sync tracer this is done at the end of the attach.
         if trace_type != TraceType::SyncElem {
             self.call_worker();
         }
     }
 
-    /// Has the worker look at marks that were given up.
+    /// Makes the worker look at marks that were given up.
     fn call_worker(&self) {
         if let Some(sync) = self.live_sync() {
             sync.kick_in_turn();
         }
     }
 
-    /// Lets the map's operations look for tracers where there are some that they have to tell.
+    /// Sets for each operation whether the map has tracers that it has to run.
     fn mark_traced(&self, map: &Map, writer: &Writer) {
         let is_live = |trace_type| self.peek(trace_type, writer).iter().any(Tracer::is_live);
         let is_synced = is_live(TraceType::SyncElem);
@@ -203,7 +203,7 @@ impl TracerList {
 
     /// Removes the tracers that have stopped.
     ///
-    /// This cannot fail: without memory for a shorter array they stay in, where they do nothing,
+    /// This cannot fail: without memory for a shorter array they stay in the array, and do nothing,
     /// until the next change.
     pub(crate) fn remove_stopped(&self, map: &Map, trace_type: TraceType, writer: &mut Writer) {
         self.mark_traced(map, writer);
@@ -216,7 +216,7 @@ impl TracerList {
     }
 }
 
-/// A copy of an array without the tracers that have stopped, and with room for one more.
+/// Copies an array without the tracers that have stopped, and with room for one more.
 fn live(old: &Tracers) -> Result<Tracers> {
     let mut new = Tracers::with_capacity(old.len() + 1)?;
 

@@ -2,10 +2,10 @@
 
 //! Which programs may trace which maps.
 //!
-//! What can be told from the program alone is checked by the patched verifier when it is loaded (see
-//! `patches/`): its target, that it does not sleep, how it uses key and value, tail calls and locks.
-//! What the verifier has recorded meanwhile is held against the map here. Whether the tracer would
-//! lead to itself is another question, see [`crate::loop_check`].
+//! The patched verifier checks at load what depends on the program alone (see `patches/`): its
+//! target, that it does not sleep, how it uses key and value, tail calls and locks. This file
+//! compares what the verifier has recorded with the map. [`crate::loop_check`] checks whether the
+//! tracer would lead to itself.
 
 use crate::bpf::{
     map::{Map, TraceType},
@@ -17,9 +17,9 @@ use kernel::prelude::*;
 ///
 /// Context: any.
 ///
-/// Errors: [`EINVAL`] where it was loaded for another operation, [`EPERM`] where programs must not
-/// read the map, [`EOPNOTSUPP`] where the operation cannot be traced, [`EACCES`] where the program
-/// reads more than the map has.
+/// Errors: [`EINVAL`] if it was loaded for another operation, [`EPERM`] if programs must not read
+/// the map, [`EOPNOTSUPP`] if the operation cannot be traced, [`EACCES`] if the program reads
+/// beyond the key size or the value size.
 pub(crate) fn check_attach(prog: &Prog, map: &Map, trace_type: TraceType) -> Result {
     if !prog.is_map_tracer() || prog.trace_type()? != trace_type {
         return Err(EINVAL);

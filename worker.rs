@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The workers of a map: do what operations have left.
+//! The workers of a map: do what operations have left undone.
 
 use crate::{
     bpf::{
@@ -24,8 +24,8 @@ use kernel::{
     time::{Instant, Msecs},
 };
 
-/// After what time a round follows one that has left keys: soon, and after each that has settled
-/// none of them in twice the time.
+/// The pause before the next round, if a round has left keys. It starts short, and doubles after
+/// each round that has settled none of them.
 const FIRST_PAUSE_MS: Msecs = 10;
 const LONGEST_PAUSE_MS: Msecs = 1000;
 
@@ -34,7 +34,7 @@ impl Work for DeleteQueue {
         let list = map.tracers()?;
 
         for cpu in 0..nr_cpu_ids() {
-            // Whoever queues more than there were has kicked again.
+            // A key that is queued later kicks the work again.
             for _ in 0..delete_queue::KEYS_PER_CPU {
                 let Some(key) = self.take(cpu) else {
                     break;
@@ -60,7 +60,7 @@ impl Work for MapSync {
 
         if heal || replay {
             let begin = Instant::now();
-            // A program may have written into a free element that is in the map only later.
+            // A program may have written into a free element that was added to the map later.
             self.count_all();
 
             let keys = &mut buffers.keys;
@@ -100,8 +100,8 @@ impl Work for MapSync {
 }
 
 impl MapSync {
-    /// Notes how many keys a round has left in the queue, and how many marked ones have `failed`.
-    /// Returns when to try the former again.
+    /// Sets how many keys a round has left in the queue, and how many marked keys have `failed`.
+    /// Returns the pause before the next try of the queued keys.
     fn next_round(&self, left: u64, failed: u64) -> Option<Msecs> {
         let before = self.left();
         let pause = match self.pause() {
@@ -118,7 +118,7 @@ impl MapSync {
     }
 }
 
-/// Rechecks the keys that wait. Returns how many still do.
+/// Rechecks the keys in the queue. Returns how many are left.
 fn recheck_queued(sync: &MapSync, list: &TracerList, map: &Map, room: &mut ValueRoom<'_>) -> u64 {
     (0..nr_cpu_ids())
         .filter(|cpu| sync.queue().any_waits(*cpu))
@@ -126,8 +126,8 @@ fn recheck_queued(sync: &MapSync, list: &TracerList, map: &Map, room: &mut Value
         .sum()
 }
 
-/// Rechecks the keys that wait where there is little room for more. To be called now and then by who
-/// goes through all elements, as that takes long.
+/// Rechecks the keys of those parts of the queue that are more than half full. A walk over all
+/// elements takes long, so it has to call this now and then.
 pub(crate) fn relieve_queue(
     sync: &MapSync,
     list: &TracerList,
@@ -141,7 +141,7 @@ pub(crate) fn relieve_queue(
     }
 }
 
-/// Rechecks the keys that wait for a CPU. Returns how many still do.
+/// Rechecks the keys of one CPU's part of the queue. Returns how many are left.
 fn recheck_part(
     sync: &MapSync,
     list: &TracerList,
@@ -171,7 +171,7 @@ fn recheck_part(
     left
 }
 
-/// Whether there are tracers that wait to be told all that is there. Then that begins.
+/// Begins the replay of all tracers that wait for one. Returns whether there are any.
 fn begin_replay(list: &TracerList) -> bool {
     let mut any = false;
 
@@ -179,10 +179,10 @@ fn begin_replay(list: &TracerList) -> bool {
     any
 }
 
-/// Rechecks all elements, for all tracers if what they have missed is to be healed, else for those
-/// in replay. Adds how many could not be settled to `left`.
+/// Rechecks all elements: for all tracers if `heal` is set, else for the tracers in replay. Adds
+/// the number of keys that could not be settled to `left`.
 ///
-/// Errors: those of [`Parts::read_next`], [`ENOLINK`] where no tracer is left.
+/// Errors: those of [`Parts::read_next`], [`ENOLINK`] if no tracer is left.
 fn reread(
     sync: &MapSync,
     list: &TracerList,
@@ -224,7 +224,7 @@ fn reread(
     Ok(())
 }
 
-/// Does something with each tracer of states.
+/// Calls `f` for each sync tracer.
 fn for_each_tracer(list: &TracerList, f: impl FnMut(&Tracer)) {
     let rcu = rcu::Guard::new();
 
@@ -233,22 +233,22 @@ fn for_each_tracer(list: &TracerList, f: impl FnMut(&Tracer)) {
         .for_each(f);
 }
 
-/// In how many tables of a map that is resized a walk of the worker may go on, each time from the
-/// beginning: keys wait for it meanwhile.
+/// How many tables of a map that is being resized a walk of the worker may enter. It starts again
+/// in each of them, and keys wait for it meanwhile.
 const MOST_TABLES: u32 = 16;
 
-/// The keys of a map, a part at a time.
+/// Reads the keys of a map, one part at a time.
 pub(crate) struct Parts<'a> {
     map: &'a Map,
     keys: &'a mut KeyBuffer,
     pos: u64,
-    /// In how many tables it was, and may be.
+    /// How many tables it has entered, and may enter.
     tables: u32,
     most_tables: u32,
 }
 
 impl<'a> Parts<'a> {
-    /// Begins with the first part. There is room for a part of a usual size in `keys`.
+    /// Starts with the first part. `keys` has room for a part of the usual size.
     pub(crate) fn new(map: &'a Map, keys: &'a mut KeyBuffer) -> Self {
         Self {
             map,
@@ -259,7 +259,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Gives up where the map is resized again and again.
+    /// Makes the walk give up if the map is resized again and again.
     fn bounded(self) -> Self {
         Self {
             most_tables: MOST_TABLES,
@@ -267,11 +267,11 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Reads the next part; nothing behind the last one.
+    /// Reads the next part. Returns [`None`] after the last one.
     ///
     /// Context: process context, may sleep.
     ///
-    /// Errors: [`ENOMEM`], those of a lock of the map, and [`EAGAIN`] where it is [`Parts::bounded`].
+    /// Errors: [`ENOMEM`], those of a lock of the map, and [`EAGAIN`] if it is [`Parts::bounded`].
     pub(crate) fn read_next(&mut self) -> Result<Option<impl Iterator<Item = *mut c_void> + '_>> {
         loop {
             let before = self.pos;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where tracers run: preemption, recursion and their run context.
+//! The context that tracers run in: preemption, recursion and run contexts.
 //!
 //! C headers: [`include/linux/preempt.h`](srctree/include/linux/preempt.h),
 //! [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
@@ -11,10 +11,10 @@ use kernel::{bindings, types::NotThreadSafe};
 /// How many contexts can interrupt each other on a CPU: task, softirq, hardirq, NMI.
 pub(crate) const CONTEXT_LEVELS: usize = bindings::BPF_MAP_TRACE_CONTEXTS as usize;
 
-/// Tells that a run context has another one outside, in the pointer to it.
+/// A bit in the pointer to a run context: it has another run context outside.
 const NESTED: usize = bindings::BPF_MAP_TRACE_NESTED as usize;
 
-/// Preemption is off while this exists.
+/// Disables preemption while it exists.
 pub(crate) struct PreemptGuard(NotThreadSafe);
 
 impl PreemptGuard {
@@ -26,14 +26,14 @@ impl PreemptGuard {
         Self(NotThreadSafe)
     }
 
-    /// The CPU that this runs on.
+    /// Returns the current CPU.
     #[inline(always)]
     pub(crate) fn cpu(&self) -> u32 {
         // SAFETY: No requirements. It stays right while preemption is off.
         unsafe { bindings::raw_smp_processor_id() }
     }
 
-    /// The level of this context, less than [`CONTEXT_LEVELS`].
+    /// Returns the level of this context, which is less than [`CONTEXT_LEVELS`].
     #[inline(always)]
     pub(crate) fn context_level(&self) -> usize {
         // SAFETY: No requirements.
@@ -41,7 +41,7 @@ impl PreemptGuard {
     }
 }
 
-/// The CPU that this runs on now, and perhaps not any more when that is looked at.
+/// Returns the current CPU. The task may have migrated by the time the caller uses the result.
 #[inline(always)]
 pub(crate) fn cpu_hint() -> u32 {
     // SAFETY: No requirements.
@@ -56,14 +56,14 @@ impl Drop for PreemptGuard {
     }
 }
 
-/// Room for the run context of an operation's tracers: what `bpf_get_attach_cookie()` finds, and
-/// what tells recursion.
+/// Room for the run context of an operation's tracers. `bpf_get_attach_cookie()` reads it, and
+/// recursion is detected by it.
 ///
-/// It must stay where it is between [`RunContext::enter`] and the drop of what that returns.
+/// It must not move between [`RunContext::enter`] and the drop of its result.
 pub(crate) struct RunContext(MaybeUninit<bindings::bpf_map_trace_run_ctx>);
 
 impl RunContext {
-    /// A context that was not entered yet.
+    /// Creates a context that was not entered yet.
     #[inline(always)]
     pub(crate) fn new() -> Self {
         Self(MaybeUninit::uninit())
@@ -71,8 +71,8 @@ impl RunContext {
 
     /// Makes this the run context of the task that runs here.
     ///
-    /// Returns [`None`] in an interrupt, and where a tracer has led to this: then
-    /// [`RunContext::enter_nested`] does it.
+    /// Returns [`None`] in an interrupt, and if a tracer has caused the current operation. Use
+    /// [`RunContext::enter_nested`] then.
     #[inline(always)]
     pub(crate) fn enter<'a>(&'a mut self, _preempt: &'a PreemptGuard) -> Option<Outermost<'a>> {
         let this = self.0.as_mut_ptr();
@@ -85,7 +85,7 @@ impl RunContext {
         Some(Outermost(CurrentRunContext::set(this)))
     }
 
-    /// Makes this the run context of whatever runs here.
+    /// Makes this the run context of the current context, whatever that is.
     #[cold]
     pub(crate) fn enter_nested<'a>(&'a mut self, preempt: &'a PreemptGuard) -> Nested<'a> {
         let this = self.0.as_mut_ptr();
@@ -96,10 +96,10 @@ impl RunContext {
         let innermost = unsafe { bindings::bpf_map_trace_this_innermost(level) };
         // SAFETY: As above.
         let old = unsafe { *innermost };
-        // What a breakpoint leads to belongs to another context than it seems, and some of them have
-        // a stack of their own.
+        // What a breakpoint causes belongs to another context than the kernel counts, and some of
+        // these contexts have a stack of their own.
         let is_breakpoint = usize::from(level) != preempt.context_level();
-        // The first and the last functions of an interrupt run before it counts as one, and after.
+        // The first and the last functions of an interrupt run while it does not count as one.
         let interrupts = !is_breakpoint && is_on_task_stack(old) && !is_on_task_stack(this.addr());
 
         // SAFETY: As above, and `this` is room for it. Volatile: it is complete before it can be
@@ -122,13 +122,13 @@ impl RunContext {
     }
 }
 
-/// Whether a tracer has led to this.
+/// Returns whether a tracer has caused the current operation.
 pub(crate) fn is_nested(_preempt: &PreemptGuard) -> bool {
     // SAFETY: Preemption is off.
     unsafe { *bindings::bpf_map_trace_this_innermost(bindings::bpf_map_trace_level()) != 0 }
 }
 
-/// Whether one of the tracers that have led to this `is_meant`.
+/// Returns whether `is_meant` holds for a tracer that has caused the current operation.
 ///
 /// Context: any, NMI included.
 pub(crate) fn is_led_by(_preempt: &PreemptGuard, is_meant: impl Fn(*const u64) -> bool) -> bool {
@@ -140,7 +140,7 @@ pub(crate) fn is_led_by(_preempt: &PreemptGuard, is_meant: impl Fn(*const u64) -
     unsafe { chain(innermost) }.any(is_meant)
 }
 
-/// The tracers of a list, from the innermost outwards.
+/// Returns the tracers of a list, from the innermost outwards.
 ///
 /// # Safety
 ///
@@ -166,7 +166,7 @@ unsafe fn chain(mut next: usize) -> impl Iterator<Item = *const u64> {
     })
 }
 
-/// Whether an address is where the current task has its stack, and not an interrupt.
+/// Returns whether an address is on the stack of the current task, and not of an interrupt.
 fn is_on_task_stack(address: usize) -> bool {
     // SAFETY: It looks at the address only.
     unsafe { bindings::object_is_on_stack(ptr::without_provenance(address)) != 0 }
@@ -212,30 +212,32 @@ impl Drop for CurrentRunContext<'_> {
 
 /// A [`RunContext`] that was entered.
 pub(crate) trait EnteredRunContext {
-    /// How many tracers have led to this, and whether `tracer` is one of them.
+    /// Returns how many tracers have caused the current operation, and whether `tracer` is one of
+    /// them.
     fn outer<T: CookieFirst>(&self, tracer: &T) -> (usize, bool);
 
-    /// Whether this is in an interrupt, or in what an NMI calls.
+    /// Returns whether this is an interrupt or an NMI.
     fn is_in_interrupt(&self) -> bool;
 
-    /// Notes that `tracer` runs now.
+    /// Sets the tracer that runs now.
     fn set_tracer<T: CookieFirst>(&mut self, tracer: &T);
 }
 
-/// What begins with the cookie of a tracer.
+/// A type that begins with the cookie of a tracer.
 ///
 /// # Safety
 ///
 /// The type is `repr(C)`, and its first member is a [`u64`] that does not change.
 pub(crate) unsafe trait CookieFirst {
-    /// For comparing, and for `bpf_get_attach_cookie()`.
+    /// Returns the address of the cookie: it identifies the tracer, and `bpf_get_attach_cookie()`
+    /// reads it.
     #[inline(always)]
     fn id(&self) -> *const u64 {
         ptr::from_ref(self).cast()
     }
 }
 
-/// That of a task, with no tracer that has led to it.
+/// The run context of a task, in an operation that no tracer has caused.
 ///
 /// # Invariants
 ///
@@ -267,12 +269,12 @@ impl Drop for Outermost<'_> {
     }
 }
 
-/// That of an interrupt, or of what a tracer has done.
+/// The run context of an interrupt, or of an operation of a tracer.
 ///
 /// # Invariants
 ///
-/// `innermost` is the entry of this context of this CPU, and `current` is the innermost there, where
-/// `old` was before.
+/// `innermost` is the entry of this context of this CPU, and `current` is the innermost there,
+/// where `old` was before.
 pub(crate) struct Nested<'a> {
     current: CurrentRunContext<'a>,
     innermost: *mut usize,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of what is done to the keys of a map, each for a part of the keys.
+//! Counters of the changes of a map, each for a part of the keys.
 
 use super::map::Map;
 use core::{ffi::c_void, slice};
@@ -13,34 +13,36 @@ use kernel::{
     },
 };
 
-/// How many there are, as a power of two: keys that share one are only looked at more often.
+/// How many counters there are, as powers of two. Keys that share a counter are only rechecked more
+/// often.
 const FEWEST_BITS: u32 = 6;
 const MOST_BITS: u32 = 10;
 
-/// How many elements of a full map share one, between these.
+/// How many elements of a full map share a counter, within these limits.
 const KEYS_PER_COUNTER: u32 = 64;
 
-/// How often something was done to some keys, in a cache line of its own.
+/// Counts the changes of some keys, in a cache line of its own.
 #[repr(align(64))]
 pub(crate) struct Counter(Atomic<u64>);
 
 impl Counter {
-    /// Reads it, before what comes next.
+    /// Reads the counter, before any later access.
     #[inline(always)]
     pub(crate) fn read(&self) -> u64 {
         self.0.load(Acquire)
     }
 
-    /// Counts, after what came before and before what comes next. Returns the count.
+    /// Increments the counter, after all earlier and before all later accesses. Returns the new
+    /// count.
     #[inline(always)]
     pub(crate) fn count(&self) -> u64 {
         self.0.fetch_add(1, Full).wrapping_add(1)
     }
 
-    /// Whether it is still at `count`, after all that came before.
+    /// Returns whether the counter is still at `count`, after all earlier accesses.
     ///
-    /// What has counted is traced after it has counted: if this does not see it, it traces later
-    /// than all that came before this.
+    /// An operation runs its tracers after it has incremented the counter. If this call does not
+    /// see the increment, these tracers run later than everything before this call.
     #[inline(always)]
     pub(crate) fn is_still(&self, count: u64) -> bool {
         smp_mb(Full);
@@ -60,7 +62,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Makes the counters of `map`.
+    /// Allocates the counters of `map`.
     ///
     /// Context: process context, may sleep.
     ///
@@ -81,7 +83,7 @@ impl Counters {
         })
     }
 
-    /// The counter of a key.
+    /// Returns the counter of a key.
     ///
     /// # Safety
     ///
@@ -100,7 +102,7 @@ impl Counters {
         unsafe { self.counters.get_unchecked((hash >> self.shift) as usize) }
     }
 
-    /// Counts for all keys.
+    /// Increments all counters.
     pub(crate) fn count_all(&self) {
         for counter in &self.counters {
             counter.count();
@@ -108,7 +110,7 @@ impl Counters {
     }
 }
 
-/// A cheap hash: what meets here is looked at twice, and no more.
+/// A cheap hash. Keys that collide are rechecked once more, nothing else.
 #[inline(never)]
 fn hash(key: &[u8]) -> u64 {
     let mut words = key.chunks_exact(4);

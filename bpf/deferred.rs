@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work for a map that is asked for anywhere, NMI included, and done in process context.
+//! Deferred work of a map: requested in any context, NMI included, and done in process context.
 //!
 //! C headers: [`include/linux/irq_work.h`](srctree/include/linux/irq_work.h),
 //! [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
@@ -21,19 +21,19 @@ use kernel::{
     types::Opaque,
 };
 
-/// What the work is done by, while there is a [`WorkQueue`].
+/// The workqueue that does the work, while there is a [`WorkQueue`].
 static QUEUE: Atomic<*mut bindings::workqueue_struct> = Atomic::new(ptr::null_mut());
 
-/// The queue for all [`Deferred`]; dropped, it is gone.
+/// The workqueue of all [`Deferred`]. Dropping it destroys the workqueue.
 ///
-/// It is not bound to CPUs, and an administrator can tie it to some, in
+/// It is not bound to CPUs. An administrator can bind it to some in
 /// `/sys/devices/virtual/workqueue/`.
 pub(crate) struct WorkQueue {
     _private: (),
 }
 
 impl WorkQueue {
-    /// Makes the queue.
+    /// Creates the workqueue.
     ///
     /// Context: process context, may sleep; the initializer of the module.
     ///
@@ -71,20 +71,20 @@ type QueueFunction = unsafe extern "C" fn(
     c_ulong,
 ) -> bool;
 
-/// What is to be done.
+/// Work that can be deferred.
 pub(crate) trait Work: Send + Sync {
-    /// Does it, as far as it can be done now. Returns after what time to go on.
+    /// Does the work, as far as it can be done now. Returns the delay after which to continue.
     ///
     /// Context: process context, may sleep.
     fn run(&self, map: &Map) -> Option<Msecs>;
 
-    /// How long what is asked for by [`Deferred::kick_in_turn`] may wait.
+    /// Returns how long a request by [`Deferred::kick_in_turn`] may wait.
     fn pause(&self) -> Msecs {
         0
     }
 }
 
-/// Some work with its data.
+/// Deferred work with its data.
 ///
 /// # Invariants
 ///
@@ -96,11 +96,11 @@ pub(crate) struct Deferred<T: Work> {
     #[pin]
     work: Opaque<bindings::delayed_work>,
     map: *mut bindings::bpf_map,
-    /// Somebody has asked for it to be done at once, and nobody has queued it yet.
+    /// It was requested at once, and was not queued yet.
     hurries: AtomicFlag,
-    /// It was queued at once since it began to run.
+    /// It was queued at once since it last began to run.
     hurried: AtomicFlag,
-    /// It was asked for in turn since it began to run.
+    /// It was requested in turn since it last began to run.
     kicked: AtomicFlag,
     #[pin]
     data: T,
@@ -160,13 +160,13 @@ impl<T: Work> Deferred<T> {
         )
     }
 
-    /// The data.
+    /// Returns the data.
     #[inline(always)]
     pub(crate) fn data(&self) -> &T {
         &self.data
     }
 
-    /// Has the work done soon: once at least after this. A pause that it makes ends.
+    /// Requests that the work is done soon, at least once after this call. This ends a pause.
     ///
     /// Context: any, NMI included.
     pub(crate) fn kick(&self) {
@@ -175,7 +175,7 @@ impl<T: Work> Deferred<T> {
         self.kick_in_turn();
     }
 
-    /// As [`Deferred::kick`], but a pause goes on.
+    /// Like [`Deferred::kick`], but does not end a pause.
     ///
     /// Context: any, NMI included.
     pub(crate) fn kick_in_turn(&self) {
@@ -183,7 +183,7 @@ impl<T: Work> Deferred<T> {
         unsafe { bindings::irq_work_queue(self.irq_work.get()) };
     }
 
-    /// Queues the work, out of the context that has asked for it.
+    /// Queues the work, outside of the context that has requested it.
     ///
     /// # Safety
     ///
@@ -211,16 +211,17 @@ impl<T: Work> Deferred<T> {
             this.work_after(0, bindings::mod_delayed_work_on);
             return;
         }
-        // Not where it waits for its time.
+        // No effect if the work is queued already, with a delay.
         this.work_after(pause, bindings::queue_delayed_work_on);
-        // Work that runs ends with another pause: it sees that it was kicked, or this sees that.
+        // If the work runs now, its pause can change: either it sees the kick, or this sees the new
+        // pause.
         smp_mb(Full);
         if this.data.pause() != pause {
             this.work_after(this.data.pause(), bindings::mod_delayed_work_on);
         }
     }
 
-    /// Has `function` queue the work.
+    /// Queues the work with `function`.
     fn work_after(&self, delay: Msecs, function: QueueFunction) {
         // SAFETY: It is initialized, and stays until `drop()` has waited for it. The queue is there
         // for as long as the module has maps.
@@ -247,7 +248,7 @@ impl<T: Work> Deferred<T> {
             &*kernel::container_of!(work.cast::<Opaque<bindings::delayed_work>>(), Self, work)
         };
 
-        // Who has hurried or kicked before this is served by it.
+        // This run serves all earlier requests.
         this.hurried.xchg(false, Full);
         this.kicked.xchg(false, Full);
         // SAFETY: By the invariants.
@@ -256,8 +257,8 @@ impl<T: Work> Deferred<T> {
         if let Some(delay) = delay {
             this.work_after(delay, bindings::mod_delayed_work_on);
         }
-        // After that, which may have put off what a kick has queued. Pairs with the exchange in
-        // `hand_over()`. Who has kicked meanwhile has not known of the pause that there is now.
+        // After `work_after()`, which may have delayed the work that a kick has queued. Pairs with
+        // the exchange in `hand_over()`. A kick during the run did not know the present pause.
         if this.kicked.xchg(false, Full) {
             let pause = this.data.pause();
 

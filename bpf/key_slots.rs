@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Room for keys of a map that wait for somebody: a part for each CPU.
+//! Slots for keys of a map that wait to be processed, with a part for each CPU.
 //!
-//! A slot is claimed and taken by cmpxchg, so that an NMI can put a key in while the task below
-//! it does the same.
+//! A slot is claimed and taken by cmpxchg, so an NMI can put a key in while the task that it has
+//! interrupted does the same.
 
 use super::{context::PreemptGuard, map::Map};
 use core::{cell::UnsafeCell, ffi::c_void, mem::ManuallyDrop, ptr};
@@ -17,42 +17,43 @@ use kernel::{
     },
 };
 
-/// Nobody uses the slot.
+/// The slot is free.
 const FREE: u32 = 0;
-/// Somebody copies a key into it.
+/// A key is being copied into the slot.
 const CLAIMED: u32 = 1;
-/// It holds a key that waits.
+/// The slot holds a key that waits.
 const PUBLISHED: u32 = 2;
-/// Somebody is at work on its key.
+/// The key of the slot is being processed.
 const TAKEN: u32 = 3;
 
-/// These are the last bits of a state; the others count how often the slot was claimed.
+/// The lowest bits of a state. The others count how often the slot was claimed.
 const STATE: u32 = 3;
 const USE: u32 = STATE + 1;
 
-/// What belongs to one CPU, in a cache line of its own.
+/// The part of one CPU, in a cache line of its own.
 #[repr(align(64))]
 struct Part {
-    /// How many slots are not free, or about to be claimed.
+    /// How many slots are in use, or about to be claimed.
     used: Atomic<u32>,
-    /// How many keys wait, or are about to: never less than those that do.
+    /// How many keys wait, or are about to wait: never less than the keys that wait.
     waiting: Atomic<u32>,
-    /// Where to look for a free slot first.
+    /// Where the search for a free slot starts.
     next_free: Atomic<u32>,
-    /// Where to look for a key first.
+    /// Where the search for a key starts.
     next_key: Atomic<u32>,
 }
 
-/// Keys are aligned as in an element.
+/// Aligns keys as in an element.
 type Word = UnsafeCell<u64>;
 
 /// The slots.
 ///
 /// # Invariants
 ///
-/// There is a part for each of `nr_cpu_ids()` CPUs, and for each part `per_cpu` states, and room for
-/// as many keys: `stride` of `words` for each. The room of a slot is written only by who has claimed
-/// it, and read by who has taken it, when it holds a key; others may look, but not rely on it.
+/// There is a part for each of `nr_cpu_ids()` CPUs, and for each part `per_cpu` states, and room
+/// for as many keys: `stride` of `words` for each. The room of a slot is written only by who has
+/// claimed it, and read by who has taken it, when it holds a key; others may look, but not rely on
+/// it.
 pub(crate) struct KeySlots {
     parts: KVVec<Part>,
     states: KVVec<Atomic<u32>>,
@@ -68,7 +69,7 @@ unsafe impl Sync for KeySlots {}
 unsafe impl Send for KeySlots {}
 
 impl KeySlots {
-    /// Makes room for `per_cpu` keys of `map` for each CPU.
+    /// Allocates room for `per_cpu` keys of `map` for each CPU.
     ///
     /// Context: process context, may sleep.
     ///
@@ -111,14 +112,14 @@ impl KeySlots {
         })
     }
 
-    /// The slot of a CPU that is `offset` behind `first`, around the end.
+    /// Returns the slot of a CPU that is `offset` after `first`, modulo the size of the part.
     fn slot(&self, cpu: usize, first: u32, offset: u32) -> (u32, usize) {
         let in_part = (first + offset) % self.per_cpu;
 
         (in_part, cpu * self.per_cpu as usize + in_part as usize)
     }
 
-    /// Where the key of a slot is.
+    /// Returns the address of the key in a slot.
     fn room(&self, slot: usize) -> *mut u8 {
         self.words
             .as_ptr()
@@ -127,8 +128,8 @@ impl KeySlots {
             .cast()
     }
 
-    /// Claims a slot of this CPU's part, and copies a key into it. Returns nothing where all are in
-    /// use.
+    /// Claims a slot of this CPU's part, and copies a key into it. Returns [`None`] if all slots
+    /// are in use.
     ///
     /// Context: any, NMI included.
     ///
@@ -140,7 +141,7 @@ impl KeySlots {
         let cpu = preempt.cpu() as usize;
         let part = self.parts.get(cpu)?;
 
-        // From here on there is a free slot for us, though others may take the one that we see.
+        // From here on one free slot is ours, though others may claim the one that we look at.
         // Pairs with the last line of `free()`: what is not counted any more is free.
         if part.used.fetch_add(1, Acquire) < self.per_cpu {
             let first = part.next_free.load(Relaxed);
@@ -186,10 +187,10 @@ impl KeySlots {
             .is_some()
     }
 
-    /// As [`KeySlots::put`], but once is enough: not where the key waits in this CPU's part already.
+    /// Like [`KeySlots::put`], but does nothing if the key waits in this CPU's part already.
     ///
-    /// The caller has a full barrier between what it has done to the key and this, as who takes it
-    /// has one behind that: so that is done before it is looked at.
+    /// The caller has a full barrier between its change of the key and this call. Whoever takes the
+    /// key has a full barrier after the take, and therefore sees the change.
     ///
     /// Context: any, NMI included.
     ///
@@ -203,7 +204,7 @@ impl KeySlots {
         unsafe { self.has(preempt.cpu() as usize, key) || self.put(key) }
     }
 
-    /// Whether a key waits in the part of a CPU.
+    /// Returns whether a key waits in the part of a CPU.
     ///
     /// # Safety
     ///
@@ -216,7 +217,7 @@ impl KeySlots {
             })
     }
 
-    /// Whether more than half of this CPU's slots are in use.
+    /// Returns whether more than half of this CPU's slots are in use.
     ///
     /// Context: any, NMI included.
     pub(crate) fn is_crowded(&self) -> bool {
@@ -227,7 +228,7 @@ impl KeySlots {
             .is_some_and(|part| part.used.load(Relaxed) > self.per_cpu / 2)
     }
 
-    /// Whether `key` waits in a slot.
+    /// Returns whether `key` waits in a slot.
     ///
     /// # Safety
     ///
@@ -246,7 +247,7 @@ impl KeySlots {
             unsafe { waiting.add(i).read_volatile() == key.cast::<u8>().add(i).read() }
         });
 
-        // As in `peek_at()`; here nobody may have taken it, either.
+        // As in `peek_at()`, but the key must not have been taken, either.
         smp_mb(Read);
         same && state.load(Relaxed) == before
     }
@@ -263,7 +264,7 @@ impl KeySlots {
         }
     }
 
-    /// How many keys wait in the part of a CPU, or are about to.
+    /// Returns how many keys wait in the part of a CPU, or are about to.
     #[inline(always)]
     pub(crate) fn waiting(&self, cpu: u32) -> usize {
         self.parts
@@ -271,7 +272,7 @@ impl KeySlots {
             .map_or(0, |part| part.waiting.load(Relaxed) as usize)
     }
 
-    /// Whether keys wait in the part of a CPU.
+    /// Returns whether keys wait in the part of a CPU.
     #[inline(always)]
     pub(crate) fn any_waits(&self, cpu: u32) -> bool {
         self.waiting(cpu) != 0
@@ -293,7 +294,7 @@ impl KeySlots {
         None
     }
 
-    /// Takes the key of one of the slots of a CPU, if there is one that waits.
+    /// Takes the key of a certain slot of a CPU, if a key waits there.
     ///
     /// Context: any, NMI included.
     pub(crate) fn take_at(&self, cpu: u32, index: u32) -> Option<TakenKey<'_>> {
@@ -321,8 +322,8 @@ impl KeySlots {
         })
     }
 
-    /// Copies the key of one of the slots of a CPU, whether it waits or somebody is at work on it.
-    /// Returns whether there is one; if not, what is in `copy` is of no use.
+    /// Copies the key of a certain slot of a CPU, whether it waits or is being processed. Returns
+    /// whether there is a key. If not, the content of `copy` is meaningless.
     ///
     /// Context: any.
     pub(crate) fn peek_at(&self, cpu: u32, index: u32, copy: &mut [u64]) -> bool {
@@ -342,17 +343,17 @@ impl KeySlots {
         }
         // The state is read after the words. Pairs with the cmpxchg in `claim()`.
         smp_mb(Read);
-        // Published or taken, it is the same key.
+        // It is the same key, whether published or taken.
         state.load(Relaxed) & !STATE == before & !STATE
     }
 
-    /// How many words a copy of a key takes.
+    /// Returns how many words a copy of a key takes.
     pub(crate) fn words_of_key(&self) -> usize {
         self.stride
     }
 }
 
-/// A key that was taken out; its slot is free again once this is dropped.
+/// A key that was taken. Dropping it frees the slot.
 ///
 /// # Invariants
 ///
@@ -360,7 +361,7 @@ impl KeySlots {
 pub(crate) struct TakenKey<'a> {
     key: *mut c_void,
     state: &'a Atomic<u32>,
-    /// What `state` is as long as the slot is ours.
+    /// The value of `state` as long as the slot is ours.
     taken: u32,
     part: &'a Part,
 }
@@ -371,7 +372,7 @@ impl TakenKey<'_> {
         self.key
     }
 
-    /// Has the key wait again.
+    /// Makes the key wait again.
     pub(crate) fn put_back(self) {
         let this = ManuallyDrop::new(self);
 
@@ -385,7 +386,7 @@ impl Drop for TakenKey<'_> {
     }
 }
 
-/// A key that was put into a slot, and does not wait yet. Dropped, it was not.
+/// A key that was copied into a slot and does not wait yet. Dropping it frees the slot.
 ///
 /// # Invariants
 ///
@@ -403,7 +404,7 @@ impl ClaimedKey<'_> {
         self.slots.room(self.slot).cast()
     }
 
-    /// Has the key wait.
+    /// Makes the key wait.
     pub(crate) fn publish(self) {
         let this = ManuallyDrop::new(self);
 
@@ -414,7 +415,7 @@ impl ClaimedKey<'_> {
         );
     }
 
-    /// The same where the key does not wait in that part already.
+    /// Like [`ClaimedKey::publish`], but frees the slot if the key waits in that part already.
     ///
     /// The caller has a barrier, see [`KeySlots::put_once`].
     pub(crate) fn publish_once(self) {
@@ -435,14 +436,14 @@ impl Drop for ClaimedKey<'_> {
     }
 }
 
-/// Has the key of a slot of ours wait, whose state is `old`.
+/// Makes the key of a slot of ours wait, whose state is `old`.
 fn publish(part: &Part, state: &Atomic<u32>, old: u32) {
     part.waiting.fetch_add(1, Relaxed);
     // Pairs with the cmpxchg in `take_slot()`.
     state.store(old & !STATE | PUBLISHED, Release);
 }
 
-/// Gives a slot of ours back, whose state is `old`.
+/// Frees a slot of ours, whose state is `old`.
 fn free(part: &Part, state: &Atomic<u32>, old: u32) {
     // Pairs with the cmpxchg in `claim()`.
     state.store(old & !STATE | FREE, Release);

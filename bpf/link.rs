@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! BPF links: a `struct bpf_link` with data of ours, from its creation to its end.
+//! BPF links: a `struct bpf_link` with the data of this module, from its creation to its end.
 //!
 //! The `bpf_link_ops` are built in (see `kernel/bpf/map_trace.c`), and call [`super::ops`].
 //!
@@ -23,16 +23,16 @@ use kernel::{
     uaccess::{UserPtr, UserSlice},
 };
 
-/// Something can be read.
+/// There is something to read.
 pub(crate) const POLL_READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 
-/// Something is wrong.
+/// There is an error.
 pub(crate) const POLL_ERROR: u32 = bindings::POLLERR;
 
-/// There is nothing to wait for any more.
+/// There is nothing left to wait for.
 pub(crate) const POLL_HUNG_UP: u32 = bindings::POLLHUP;
 
-/// Of what cannot be waited for (`DEFAULT_POLLMASK`).
+/// The events of a file that cannot be waited for (`DEFAULT_POLLMASK`).
 pub(crate) const POLL_DEFAULT: u32 = POLL_READABLE | bindings::POLLOUT | bindings::POLLWRNORM;
 
 /// A link with its data.
@@ -67,9 +67,9 @@ impl<T: Send + Sync> Link<T> {
         drop(unsafe { KBox::from_raw(ptr.cast::<Self>()) });
     }
 
-    /// Creates a link, and reserves its file descriptor and id without showing them yet.
+    /// Creates a link, and reserves its file descriptor and id without publishing them yet.
     ///
-    /// The reference to `prog` goes over to the link when it is settled.
+    /// The reference to `prog` passes to the link when the link is settled.
     ///
     /// Context: process context, in `BPF_LINK_CREATE`.
     ///
@@ -128,7 +128,7 @@ impl<T> Deref for Link<T> {
     }
 }
 
-/// A link that user space does not see yet. Dropped, it goes away again, without `release()`.
+/// A link that user space does not see yet. Dropping it frees the link, without `release()`.
 ///
 /// # Invariants
 ///
@@ -139,7 +139,7 @@ pub(crate) struct PrimedLink<T> {
 }
 
 impl<T> PrimedLink<T> {
-    /// Shows the link to user space, and returns its file descriptor.
+    /// Publishes the link to user space, and returns its file descriptor.
     pub(crate) fn settle(self) -> c_int {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: By the invariants; `self` is used up by it.
@@ -178,19 +178,19 @@ impl<'a> LinkCreateAttr<'a> {
         Self(unsafe { &*ptr })
     }
 
-    /// `link_create.target_fd`.
+    /// Returns `link_create.target_fd`.
     pub(crate) fn target_fd(&self) -> u32 {
         // SAFETY: All bits of the union are initialized, and each value is valid.
         unsafe { self.0.link_create.__bindgen_anon_2.target_fd }
     }
 
-    /// `link_create.flags`.
+    /// Returns `link_create.flags`.
     pub(crate) fn flags(&self) -> u32 {
         // SAFETY: As above.
         unsafe { self.0.link_create.flags }
     }
 
-    /// What `link_create.map_trace_info` points to, in user space.
+    /// Returns the user memory that `link_create.map_trace_info` points to.
     pub(crate) fn map_trace_info(&self) -> UserSlice {
         // SAFETY: As above.
         let info = unsafe { self.0.link_create.__bindgen_anon_3.__bindgen_anon_2 };

@@ -33,11 +33,11 @@ pub(crate) enum TraceType {
     UpdateElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_UPDATE_ELEM,
     /// `bpf_map_delete_elem()` and `BPF_MAP_DELETE_ELEM`.
     DeleteElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_DELETE_ELEM,
-    /// Whatever changes a key: the tracers are told what is there.
+    /// Any change of a key: the tracers get the current state of the key.
     SyncElem = bindings::bpf_map_trace_type_BPF_MAP_TRACE_SYNC_ELEM,
 }
 
-/// Without [`PLAIN`], which the alignment leaves room for.
+/// Removes [`TAGS`], for which the alignment leaves room.
 #[inline(always)]
 fn untagged(tracers: *mut bindings::bpf_map_tracers) -> *mut Tracers {
     const _: () = assert!(align_of::<Tracers>() > TAGS);
@@ -46,10 +46,10 @@ fn untagged(tracers: *mut bindings::bpf_map_tracers) -> *mut Tracers {
 }
 
 impl TraceType {
-    /// How many there are.
+    /// The number of types.
     pub(crate) const COUNT: usize = bindings::bpf_map_trace_type_MAX_BPF_MAP_TRACE_TYPE as usize;
 
-    /// All of them.
+    /// All types.
     pub(crate) const ALL: [Self; Self::COUNT] =
         [Self::UpdateElem, Self::DeleteElem, Self::SyncElem];
 }
@@ -57,7 +57,7 @@ impl TraceType {
 impl TryFrom<u32> for TraceType {
     type Error = Error;
 
-    /// Fails with [`EINVAL`] where `value` is out of range.
+    /// Fails with [`EINVAL`] if `value` is out of range.
     fn try_from(value: u32) -> Result<Self> {
         Self::ALL
             .into_iter()
@@ -66,7 +66,7 @@ impl TryFrom<u32> for TraceType {
     }
 }
 
-/// Zeroes what is behind a prefix (`struct bpf_lpm_trie_key_u8`).
+/// Zeroes the bits after a prefix (`struct bpf_lpm_trie_key_u8`).
 fn cut_behind_prefix(key: &mut [u8]) {
     if let Some((len, bytes)) = key.split_first_chunk_mut() {
         let len = u32::from_ne_bytes(*len) as usize;
@@ -79,7 +79,7 @@ fn cut_behind_prefix(key: &mut [u8]) {
     }
 }
 
-/// Room for keys of a map, one after the other.
+/// A buffer for keys of a map, one after the other.
 ///
 /// # Invariants
 ///
@@ -91,7 +91,7 @@ pub(crate) struct KeyBuffer {
 }
 
 impl KeyBuffer {
-    /// Makes room for `capacity` keys of `map`.
+    /// Allocates room for `capacity` keys of `map`.
     ///
     /// Context: process context, may sleep.
     ///
@@ -108,19 +108,19 @@ impl KeyBuffer {
         })
     }
 
-    /// For how many keys there is room.
+    /// Returns how many keys it has room for.
     pub(crate) fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// The bytes of all keys.
+    /// Returns the bytes of all keys.
     pub(crate) fn as_bytes(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    /// Does for the first key what [`Map::normalize_key`] does.
+    /// Normalizes the first key, see [`Map::normalize_key`].
     ///
-    /// Errors: [`EINVAL`] where it is longer than a prefix can be.
+    /// Errors: [`EINVAL`] if it is longer than a prefix can be.
     pub(crate) fn normalize_first(&mut self, map: &Map) -> Result {
         if !map.has_prefix_keys() {
             return Ok(());
@@ -137,12 +137,12 @@ impl KeyBuffer {
         Ok(())
     }
 
-    /// The first of the keys.
+    /// Returns the first key.
     pub(crate) fn first(&mut self) -> *mut c_void {
         self.bytes.as_mut_ptr().cast()
     }
 
-    /// The first `count` keys.
+    /// Returns the first `count` keys.
     pub(crate) fn keys(&mut self, count: usize) -> impl Iterator<Item = *mut c_void> + '_ {
         self.bytes
             .chunks_exact_mut(self.key_size)
@@ -151,7 +151,7 @@ impl KeyBuffer {
     }
 }
 
-/// A CPU that can have a value of its own.
+/// A CPU that can have its own value.
 ///
 /// # Invariants
 ///
@@ -160,10 +160,10 @@ impl KeyBuffer {
 pub(crate) struct ValueCpu(u32);
 
 impl ValueCpu {
-    /// Any, where there is one value for all.
+    /// Any CPU, for maps with one value for all CPUs.
     pub(crate) const ANY: Self = Self(0);
 
-    /// All of them.
+    /// Returns all possible CPUs.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         // INVARIANT: It was asked for.
         (0..nr_cpu_ids())
@@ -174,7 +174,7 @@ impl ValueCpu {
             .map(Self)
     }
 
-    /// Its number.
+    /// Returns its number.
     pub(crate) fn number(self) -> u32 {
         self.0
     }
@@ -182,36 +182,38 @@ impl ValueCpu {
 
 /// Names the type of a map's tracers.
 ///
-/// The layer above implements it for [`Map`], as it is what knows that type. There can be only one
-/// such implementation: whoever reads, installs or frees the tracers of a map means the same type.
+/// The layer above implements it for [`Map`], as only that layer knows the type. There can be only
+/// one implementation, so all code that reads, installs or frees the tracers of a map uses the same
+/// type.
 pub(crate) trait HasTracers {
-    /// What is behind `map->tracers`.
+    /// The type that `map->tracers` points to.
     type Tracers: Send + Sync;
 }
 
 /// The tracers of a map.
 type Tracers = <Map as HasTracers>::Tracers;
 
-/// In `map->tracers`: a tracer is run for each operation, and nothing else is to be done.
+/// A tag in `map->tracers`: after an operation, its tracers have to run, and nothing else is to be
+/// done.
 const PLAIN: usize = 1;
 
-/// In `map->tracers`, too: as far as deletes go. They evict nothing.
+/// The same tag for deletes, which evict nothing.
 const PLAIN_FOR_DELETES: usize = 2;
 
 const TAGS: usize = PLAIN | PLAIN_FOR_DELETES;
 
-/// What was found in `map->tracers`.
+/// A value that was read from `map->tracers`.
 ///
 /// # Invariants
 ///
-/// It is null without tags, or a `Tracers` that can be used for `'a`, with all of [`TAGS`], none, or
-/// [`PLAIN_FOR_DELETES`] alone.
+/// It is null without tags, or a `Tracers` that can be used for `'a`, with all of [`TAGS`], none,
+/// or [`PLAIN_FOR_DELETES`] alone.
 #[derive(Clone, Copy)]
 pub(crate) struct FoundTracers<'a>(*mut bindings::bpf_map_tracers, PhantomData<&'a Tracers>);
 
 impl<'a> FoundTracers<'a> {
-    /// Whether there is nothing to do after an operation but to run tracers. `may_evict` says whether
-    /// it can make the map give up elements.
+    /// Returns whether there is nothing to do after an operation but to run its tracers.
+    /// `may_evict` says whether the operation can make the map evict elements.
     #[inline(always)]
     pub(crate) fn are_plain(self, may_evict: bool) -> bool {
         let tag = if may_evict { PLAIN } else { PLAIN_FOR_DELETES };
@@ -219,15 +221,15 @@ impl<'a> FoundTracers<'a> {
         self.0.addr() & tag != 0
     }
 
-    /// The tracers, where they are plain. (An [`Option`] would be tested twice.)
+    /// Returns the tracers, if they are plain. (An [`Option`] would be tested twice.)
     ///
     /// # Safety
     ///
     /// [`FoundTracers::are_plain`] says so, for the same `may_evict`.
     #[inline(always)]
     pub(crate) unsafe fn plain(self, may_evict: bool) -> &'a Tracers {
-        // SAFETY: By the safety requirements and the invariants, it has a tag, so it is not null, and
-        // with `PLAIN` it has both.
+        // SAFETY: By the safety requirements and the invariants, it has a tag, so it is not null,
+        // and with `PLAIN` it has both.
         unsafe {
             if may_evict {
                 &*self.0.byte_sub(TAGS).cast::<Tracers>()
@@ -243,9 +245,9 @@ impl<'a> FoundTracers<'a> {
 /// # Invariants
 ///
 /// The map has a non-zero `refcnt`, or it can be reached by the program or the system call that
-/// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`] of this very
-/// module, but for [`TAGS`]: one module is registered at a time, and none can follow it while a map
-/// still has tracers, which pin it.
+/// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`] of this
+/// very module, but for [`TAGS`]: one module is registered at a time, and none can follow it while
+/// a map still has tracers, which pin it.
 #[repr(transparent)]
 pub(crate) struct Map(Opaque<bindings::bpf_map>);
 
@@ -272,12 +274,12 @@ unsafe impl AlwaysRefCounted for Map {
 }
 
 impl Map {
-    /// Gets the map behind a file descriptor that may read it.
+    /// Gets the map of a file descriptor that has read access.
     ///
     /// Context: process context.
     ///
-    /// Errors: [`EBADF`] where `fd` is not open, [`EINVAL`] where it is of something else,
-    /// [`EPERM`] where it does not allow to read.
+    /// Errors: [`EBADF`] if `fd` is not open, [`EINVAL`] if it is not of a map, [`EPERM`] if it has
+    /// no read access.
     pub(crate) fn from_fd(fd: u32) -> Result<ARef<Self>> {
         // SAFETY: No requirements.
         let map = unsafe { bindings::bpf_map_get_with_mode(fd, bindings::FMODE_CAN_READ) };
@@ -297,49 +299,49 @@ impl Map {
         unsafe { &*ptr.cast() }
     }
 
-    /// The `struct bpf_map`, for the context of a program.
+    /// Returns the `struct bpf_map`, for the context of a program.
     #[inline(always)]
     pub(crate) fn as_ptr(&self) -> *mut bindings::bpf_map {
         self.0.get()
     }
 
-    /// The id that user space knows.
+    /// Returns the id of the map.
     pub(crate) fn id(&self) -> u32 {
         // SAFETY: Set once, before the map could be found.
         unsafe { (*self.0.get()).id }
     }
 
-    /// In bytes.
+    /// Returns the key size, in bytes.
     pub(crate) fn key_size(&self) -> u32 {
         // SAFETY: Constant.
         unsafe { (*self.0.get()).key_size }
     }
 
-    /// In bytes.
+    /// Returns the value size, in bytes.
     pub(crate) fn value_size(&self) -> u32 {
         // SAFETY: Constant.
         unsafe { (*self.0.get()).value_size }
     }
 
-    /// How many elements it can have.
+    /// Returns the maximum number of elements.
     pub(crate) fn max_entries(&self) -> u32 {
         // SAFETY: Constant.
         unsafe { (*self.0.get()).max_entries }
     }
 
-    /// Whether programs must not read the map (`BPF_F_WRONLY_PROG`).
+    /// Returns whether programs must not read the map (`BPF_F_WRONLY_PROG`).
     pub(crate) fn is_write_only_for_programs(&self) -> bool {
         // SAFETY: Constant.
         unsafe { (*self.0.get()).map_flags & bindings::BPF_F_WRONLY_PROG != 0 }
     }
 
-    /// Whether the map is for one program only (`excl_prog_hash`).
+    /// Returns whether the map is for one program only (`excl_prog_hash`).
     pub(crate) fn is_exclusive(&self) -> bool {
         // SAFETY: Constant.
         unsafe { !(*self.0.get()).excl_prog_sha.is_null() }
     }
 
-    /// Whether the map deletes elements to make room for others.
+    /// Returns whether the map evicts elements to make room for others.
     pub(crate) fn evicts(&self) -> bool {
         // SAFETY: Constant.
         let map_type = unsafe { (*self.0.get()).map_type };
@@ -351,13 +353,13 @@ impl Map {
         )
     }
 
-    /// Whether the patched kernel tests the traced byte at this operation of this type of map.
+    /// Returns whether the patched kernel tests the traced byte in this operation of this map type.
     pub(crate) fn can_trace(&self, trace_type: TraceType) -> bool {
         // SAFETY: The map is alive, by the type invariants.
         unsafe { bindings::bpf_map_can_trace(self.0.get(), trace_type as u32) }
     }
 
-    /// Sets the byte that is tested at every operation.
+    /// Sets the byte that every operation of this type tests.
     ///
     /// It takes effect for operations that begin after
     /// [`synchronize_programs`](super::rcu::synchronize_programs).
@@ -370,18 +372,19 @@ impl Map {
         };
     }
 
-    /// The map's tracers, if it ever had one.
+    /// Returns the map's tracers, if it ever had one.
     #[inline(always)]
     pub(crate) fn tracers(&self) -> Option<&Tracers> {
         // SAFETY: The map is alive. Written once, by cmpxchg, and read like READ_ONCE(); what is
         // behind it depends on the address.
         let tracers = unsafe { ptr::addr_of!((*self.0.get()).tracers).read_volatile() };
-        // SAFETY: By the type invariants, this is null or a `Tracers` that lives as long as the map.
+        // SAFETY: By the type invariants, this is null or a `Tracers` that lives as long as the
+        // map.
         unsafe { untagged(tracers).as_ref() }
     }
 
-    /// The same, before it is known what there is to do. To be asked for before the operation: whoever
-    /// makes more to do waits for those that have not seen it.
+    /// Like [`Map::tracers`], with the tags. Call it before the operation: whoever changes the tags
+    /// waits for operations that have not seen the change.
     #[inline(always)]
     pub(crate) fn found_tracers(&self) -> FoundTracers<'_> {
         // SAFETY: As in `tracers()`.
@@ -391,13 +394,13 @@ impl Map {
         FoundTracers(tracers, PhantomData)
     }
 
-    /// From now on there is more to do after updates. The caller holds a lock against others that
-    /// do this.
+    /// Notes that from now on there is more to do after updates. The caller holds a lock that
+    /// excludes other changes of the tags.
     pub(crate) fn set_updates_not_plain(&self) {
         self.clear_tags(PLAIN);
     }
 
-    /// The same, after all operations.
+    /// Like [`Map::set_updates_not_plain`], for all operations.
     pub(crate) fn set_operations_not_plain(&self) {
         self.clear_tags(TAGS);
     }
@@ -413,9 +416,9 @@ impl Map {
         }
     }
 
-    /// Gives the map its tracers, if it has none yet; else `new` is dropped.
+    /// Installs the tracers of the map if it has none yet, else drops `new`.
     ///
-    /// From here on the map pins the module.
+    /// From then on the map pins the module.
     pub(crate) fn install_tracers(&self, new: KBox<Tracers>) {
         let new = KBox::into_raw(new);
         // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.
@@ -429,7 +432,7 @@ impl Map {
         }
     }
 
-    /// Frees the tracers that a map had.
+    /// Frees the tracers of a map.
     ///
     /// # Safety
     ///
@@ -439,15 +442,15 @@ impl Map {
         drop(unsafe { KBox::from_raw(untagged(tracers)) });
     }
 
-    /// Whether a key is a prefix: what is behind that does not count.
+    /// Returns whether keys are prefixes: the bits after the prefix do not count.
     #[inline(always)]
     pub(crate) fn has_prefix_keys(&self) -> bool {
         // SAFETY: Constant.
         unsafe { (*self.0.get()).map_type == bindings::bpf_map_type_BPF_MAP_TYPE_LPM_TRIE }
     }
 
-    /// Makes a key that which stands for all that are the same to the map: what does not count is
-    /// zero.
+    /// Normalizes a key: of all keys that are equal to the map, the one in which the bits that do
+    /// not count are zero.
     ///
     /// # Safety
     ///
@@ -461,21 +464,21 @@ impl Map {
         }
     }
 
-    /// Whether each CPU has a value of its own.
+    /// Returns whether each CPU has its own value.
     pub(crate) fn has_value_for_each_cpu(&self) -> bool {
         // SAFETY: Constant.
         unsafe { (*(*self.0.get()).ops).map_lookup_percpu_elem.is_some() }
     }
 
-    /// Where the value of a key is, that of `cpu` where each has one, or null. Leaves no trace, as
-    /// that the element was used.
+    /// Returns the address of the value of a key, or null. If each CPU has its own value, it is
+    /// that of `cpu`. The lookup has no side effect: the LRU list does not notice it.
     ///
-    /// The value stays memory as long as RCU is held, but others write to it, and its element can go
-    /// to another key.
+    /// The memory stays valid as long as RCU is held, but others can write to it, and its element
+    /// can be reused for another key.
     ///
     /// # Safety
     ///
-    /// `key` is a key of the map, which has tracers of states.
+    /// `key` is a key of the map, which has sync tracers.
     pub(crate) unsafe fn lookup(
         &self,
         key: *mut c_void,
@@ -486,7 +489,7 @@ impl Map {
         unsafe { bindings::bpf_map_trace_read_elem(self.0.get(), key, cpu.0) }
     }
 
-    /// Whether a value is whole only under the lock in it.
+    /// Returns whether a value is consistent only under the lock in it.
     pub(crate) fn has_locked_values(&self) -> bool {
         // SAFETY: Constant; an error where the type of the values is not known.
         unsafe {
@@ -497,9 +500,9 @@ impl Map {
         }
     }
 
-    /// Copies a value, without what cannot be copied, which is zero in the copy.
+    /// Copies a value. Fields that cannot be copied are zero in the copy.
     ///
-    /// Context: any, NMI included; process context where there is a lock in the value.
+    /// Context: any, NMI included; process context if there is a lock in the value.
     ///
     /// # Safety
     ///
@@ -515,7 +518,7 @@ impl Map {
         }
     }
 
-    /// Tells who watches that a tracer has lost a key, and that these are so many now.
+    /// Fires the tracepoint for a lost key. `lost` is how many keys the tracer has lost so far.
     ///
     /// Context: any, NMI included, under locks of the map.
     pub(crate) fn tell_lost(&self, cookie: u64, lost: u64) {
@@ -523,18 +526,18 @@ impl Map {
         unsafe { bindings::bpf_map_trace_lost(self.0.get(), cookie, lost) };
     }
 
-    /// Copies the keys of a part of the map, from `pos` on. Returns how many there are; none behind
-    /// the last part.
+    /// Copies the keys of a part of the map, from `pos` on. Returns how many there are, or [`None`]
+    /// after the last part.
     ///
     /// Context: process context.
     ///
-    /// Errors: [`ENOSPC`] where there is too little room, and those of a lock.
+    /// Errors: [`ENOSPC`] if there is too little room, and those of a lock.
     pub(crate) fn read_keys(&self, pos: &mut u64, keys: &mut KeyBuffer) -> Result<Option<usize>> {
         // SAFETY: No marks are asked for.
         unsafe { self.read_keys_and_marks(pos, keys, ptr::null_mut()) }
     }
 
-    /// The same of marked elements, with their marks.
+    /// Like [`Map::read_keys`], for marked elements, with their marks.
     ///
     /// Errors: the same.
     ///
@@ -567,7 +570,7 @@ impl Map {
         }
     }
 
-    /// The map's own update.
+    /// Calls the map's own update.
     ///
     /// # Safety
     ///
@@ -587,7 +590,7 @@ impl Map {
         }
     }
 
-    /// The map's own delete.
+    /// Calls the map's own delete.
     ///
     /// # Safety
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Marks: which elements of a map may be written through pointers.
+//! Marks: which elements of a map may have been written through pointers.
 //!
 //! C header: [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
 
@@ -13,12 +13,12 @@ use kernel::{
     prelude::*,
 };
 
-/// The mark of an element: when a pointer to its value was handed out last.
+/// The mark of an element: the epoch in which a pointer to its value was last handed out.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Mark(u32);
 
-/// What a map keeps for its marks.
+/// The marks of a map.
 ///
 /// # Invariants
 ///
@@ -34,7 +34,7 @@ unsafe impl Send for Marks {}
 unsafe impl Sync for Marks {}
 
 impl Marks {
-    /// Makes what `map` needs; nothing where its elements cannot be marked.
+    /// Allocates the marks of `map`. Returns [`None`] if its elements cannot be marked.
     ///
     /// Context: process context, may sleep.
     ///
@@ -61,7 +61,7 @@ impl Marks {
         }))
     }
 
-    /// Says whether elements are to be marked.
+    /// Sets whether elements are to be marked.
     ///
     /// It takes effect for programs that begin after
     /// [`synchronize_programs`](super::rcu::synchronize_programs).
@@ -72,7 +72,7 @@ impl Marks {
         unsafe { bindings::bpf_map_trace_set_marked(self.map, self.marks.as_ptr(), wanted) };
     }
 
-    /// Whether an element was marked since the last epoch began.
+    /// Returns whether an element was marked since the last epoch began.
     pub(crate) fn is_armed(&self) -> bool {
         // SAFETY: By the invariants.
         unsafe { bindings::bpf_map_trace_is_armed(self.marks.as_ptr()) }
@@ -84,7 +84,7 @@ impl Marks {
         unsafe { bindings::bpf_map_trace_arm_again(self.marks.as_ptr()) };
     }
 
-    /// Begins an epoch, to look at the marks of those before it.
+    /// Begins an epoch, to process the marks of earlier epochs.
     ///
     /// Context: process context.
     pub(crate) fn next_epoch(&self) -> Epoch {
@@ -98,11 +98,11 @@ impl Marks {
     }
 
     /// Copies the keys of marked elements, and their marks, of a part of the map, from `pos` on.
-    /// Returns how many there are; none behind the last part.
+    /// Returns how many there are, or [`None`] after the last part.
     ///
     /// Context: process context, may sleep.
     ///
-    /// Errors: [`ENOSPC`] where there is too little room in `keys`, [`ENOMEM`], and those of a lock.
+    /// Errors: [`ENOSPC`] if there is too little room in `keys`, [`ENOMEM`], and those of a lock.
     pub(crate) fn read(
         &self,
         pos: &mut u64,
@@ -117,7 +117,7 @@ impl Marks {
         unsafe { Map::from_raw(self.map).read_keys_and_marks(pos, keys, marks.as_mut_ptr().cast()) }
     }
 
-    /// Clears the mark of the element of a key, if it is still `mark`, and older than `epoch`.
+    /// Clears the mark of the element of a key, if it is still `mark` and older than `epoch`.
     ///
     /// # Safety
     ///
@@ -142,7 +142,7 @@ pub(crate) struct Epoch {
 }
 
 impl Epoch {
-    /// Whether all programs have ended that ran when it began, sleepable ones too.
+    /// Returns whether all programs that ran when it began have ended, including sleepable ones.
     pub(crate) fn is_behind_programs(&self) -> bool {
         // SAFETY: It comes from where an epoch begins.
         unsafe { bindings::bpf_map_trace_poll(self.cookie) }

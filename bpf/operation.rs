@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An operation on a map: doing it, keeping its arguments, and what its tracers get.
+//! An operation on a map: how to do it, how to copy its arguments, and what its tracers get.
 
 use super::{
     key_slots::{KeySlots, TakenKey},
@@ -13,28 +13,28 @@ use super::{
 use core::{ffi::c_void, mem::MaybeUninit, ptr};
 use kernel::{bindings, ffi::c_long};
 
-/// What a tracer of states gets.
+/// The context of a sync tracer.
 pub(crate) type State = bindings::bpf_map_trace_ctx__sync_elem;
 
-/// Why a tracer runs: those of operations for the first two.
+/// Why a tracer runs. Event tracers run only for the first two.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Reason {
-    /// Somebody has done an operation on the key.
+    /// An operation on the key.
     Operation = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_OPERATION,
-    /// The map has given the element up.
+    /// The map has evicted the element.
     Eviction = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_EVICTION,
-    /// Operations on the key have met, or a run has failed.
+    /// Operations on the key ran at the same time, or a run has failed.
     Recheck = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_RECHECK,
-    /// It was there before the tracer.
+    /// The element was in the map before the attach.
     Replay = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_REPLAY,
-    /// User space has asked for it.
+    /// A flush.
     Flush = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_FLUSH,
     /// Somebody may have written through a pointer to the value.
     Write = bindings::bpf_map_trace_reason_BPF_MAP_TRACE_REASON_WRITE,
 }
 
-/// The state of a key, but for the CPU: its value, or null where it has none.
+/// Returns the state of a key, without the CPU: its value, or null if it is not in the map.
 pub(crate) fn state_of(map: &Map, key: *mut c_void, value: *mut c_void, reason: Reason) -> State {
     use bindings::{
         bpf_map_trace_ctx__sync_elem__bindgen_ty_1 as Key,
@@ -51,16 +51,16 @@ pub(crate) fn state_of(map: &Map, key: *mut c_void, value: *mut c_void, reason: 
     }
 }
 
-/// Who does an operation.
+/// The kind of caller of an operation.
 #[derive(Clone, Copy)]
 pub(crate) enum Caller<'a> {
-    /// Most: under RCU, with a key and a value that nobody else writes to
+    /// Most callers: RCU is held, and nobody else writes to key and value
     /// (`BPF_MAP_TRACE_PLAIN`).
     Plain(ReadSide<'a>),
-    /// The same, but RCU is perhaps not held (`BPF_MAP_TRACE_SLEEPABLE`).
+    /// Like `Plain`, but RCU may not be held (`BPF_MAP_TRACE_SLEEPABLE`).
     Sleepable,
-    /// The same, and key or value may be inside a map, whose elements can be reused meanwhile
-    /// (`BPF_MAP_TRACE_COPY`).
+    /// Like `Sleepable`, and key or value may be inside a map, whose elements can be reused during
+    /// the operation (`BPF_MAP_TRACE_COPY`).
     Copy,
 }
 
@@ -73,20 +73,20 @@ pub(crate) struct Reusable {
     pub(crate) value: bool,
 }
 
-/// Room for the key of a map whose keys are prefixes. Others can be larger.
+/// Room for the key of a map whose keys are prefixes. Other keys can be larger.
 pub(crate) struct PrefixRoom(MaybeUninit<[u64; Self::WORDS]>);
 
 impl PrefixRoom {
-    /// The length, and what `trie_alloc()` allows behind it, in bytes.
+    /// The length field, and the most that `trie_alloc()` allows after it, in bytes.
     const SIZE: usize = size_of::<u32>() + 256;
     const WORDS: usize = Self::SIZE.div_ceil(size_of::<u64>());
 
-    /// Makes it.
+    /// Creates the room.
     pub(crate) fn new() -> Self {
         Self(MaybeUninit::uninit())
     }
 
-    /// Copies a key of `map`, and normalizes the copy. Returns nothing where keys are not prefixes.
+    /// Copies a key of `map`, and normalizes the copy. Returns [`None`] if keys are not prefixes.
     ///
     /// # Safety
     ///
@@ -108,13 +108,13 @@ impl PrefixRoom {
 
 /// An operation on a map that is about to be done.
 pub(crate) trait Operation: Copy {
-    /// What the operation is for tracers.
+    /// The type of the operation.
     const TYPE: TraceType = <Self::Context as Context>::TYPE;
 
-    /// Whether it can make the map give up elements.
+    /// Whether it can make the map evict elements.
     const MAY_EVICT: bool = matches!(Self::TYPE, TraceType::UpdateElem);
 
-    /// What its tracers get.
+    /// The context that its tracers get.
     type Context: Context;
 
     /// The same operation, with arguments that live for `'r`.
@@ -122,47 +122,47 @@ pub(crate) trait Operation: Copy {
     where
         Self: 'r;
 
-    /// The map.
+    /// Returns the map.
     fn map(&self) -> &Map;
 
-    /// Does it. Returns what the map's own operation returns: 0, or a negative errno.
+    /// Does the operation. Returns what the map's own operation returns: 0, or a negative errno.
     fn perform(self) -> c_long;
 
-    /// Which of the arguments may be inside a map: those that are not on a stack.
+    /// Returns which of the arguments may be inside a map: those that are not on a stack.
     ///
     /// Context: any.
     fn reusable(&self) -> Reusable;
 
-    /// The same operation on copies of those of its arguments that the room was made for.
+    /// Returns the same operation on copies of the arguments for which `room` was made.
     fn copy_args<'r>(self, room: &'r mut Room<'_>) -> Self::Copied<'r>
     where
         Self: 'r;
 
-    /// The same operation, with its key as tracers of states get it, where that is another one than
-    /// the map gets: see [`Map::normalize_key`].
+    /// Returns the same operation with the key that sync tracers get, or [`None`] if it is the key
+    /// that the map gets: see [`Map::normalize_key`].
     fn normalize<'r>(self, room: &'r mut PrefixRoom) -> Option<Self::Copied<'r>>
     where
         Self: 'r;
 
-    /// The same operation with another key.
+    /// Returns the same operation with another key.
     ///
     /// # Safety
     ///
     /// `key` is a key of the map, and stays for as long as what this returns is used.
     unsafe fn with_key(self, key: *mut c_void) -> Self;
 
-    /// What the tracers get for it, but for the CPU.
+    /// Returns the context for event tracers, without the CPU.
     fn context(self) -> Self::Context;
 
-    /// The key.
+    /// Returns the key.
     fn key(&self) -> *mut c_void;
 
-    /// Whether it has written the value of a CPU of its own choice alone.
+    /// Returns whether it has written only the value of a CPU that the caller has chosen.
     fn is_for_one_cpu(&self) -> bool {
         false
     }
 
-    /// What it has left: the state of the key, but for the CPU.
+    /// Returns the state that it has left the key in, without the CPU.
     fn state(&self) -> State;
 }
 
@@ -180,7 +180,7 @@ pub(crate) struct Update<'a> {
 }
 
 impl<'a> Update<'a> {
-    /// An update of `map`, as its `map_update_elem()` would get it.
+    /// Creates an update of `map`, with the arguments for its `map_update_elem()`.
     ///
     /// # Safety
     ///
@@ -297,7 +297,7 @@ pub(crate) struct Delete<'a> {
 }
 
 impl<'a> Delete<'a> {
-    /// A delete from `map`, as its `map_delete_elem()` would get it.
+    /// Creates a delete from `map`, with the argument for its `map_delete_elem()`.
     ///
     /// # Safety
     ///
@@ -385,7 +385,7 @@ impl Operation for Delete<'_> {
     }
 }
 
-/// A delete that nobody asked for, and that is done.
+/// A delete by the map itself, which is done already.
 ///
 /// # Invariants
 ///
@@ -393,7 +393,7 @@ impl Operation for Delete<'_> {
 pub(crate) struct Eviction<'a>(Delete<'a>);
 
 impl<'a> Eviction<'a> {
-    /// The eviction of an element of `map`.
+    /// Creates the eviction of an element of `map`.
     ///
     /// # Safety
     ///
@@ -403,7 +403,7 @@ impl<'a> Eviction<'a> {
         Self(Delete { map, key })
     }
 
-    /// The eviction that has left `key`.
+    /// Creates the eviction of a key that was taken out of its slot.
     ///
     /// # Safety
     ///
@@ -413,12 +413,12 @@ impl<'a> Eviction<'a> {
         unsafe { Self::new(map, key.as_ptr()) }
     }
 
-    /// The map.
+    /// Returns the map.
     pub(crate) fn map(&self) -> &'a Map {
         self.0.map
     }
 
-    /// Leaves the key in a slot. Returns whether there was room.
+    /// Puts the key into a slot. Returns whether there was room.
     ///
     /// # Safety
     ///
@@ -428,7 +428,7 @@ impl<'a> Eviction<'a> {
         unsafe { slots.put(self.0.key) }
     }
 
-    /// What the delete tracers get for it, but for the CPU.
+    /// Returns the context for delete tracers, without the CPU.
     pub(crate) fn context(&self) -> <Delete<'_> as Operation>::Context {
         let mut ctx = self.0.context();
 

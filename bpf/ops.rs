@@ -25,7 +25,7 @@ use kernel::{
     uaccess::{UserPtr, UserSlice},
 };
 
-/// What the module does for map tracing.
+/// The functions that the module provides for map tracing.
 pub(crate) trait MapTracing {
     /// The data of a link.
     type LinkData: Send + Sync;
@@ -40,20 +40,20 @@ pub(crate) trait MapTracing {
     /// Context: as [`MapTracing::update_elem`].
     fn delete_elem(delete: Delete<'_>, caller: Caller<'_>) -> c_long;
 
-    /// Updates an element where too little of the stack is left for tracers. Returns what the map's
+    /// Updates an element if too little of the stack is left for tracers. Returns what the map's
     /// own operation returned.
     ///
     /// Context: as [`MapTracing::update_elem`].
     fn update_elem_only(update: Update<'_>) -> c_long;
 
-    /// Deletes an element where too little of the stack is left for tracers. Returns what the map's
+    /// Deletes an element if too little of the stack is left for tracers. Returns what the map's
     /// own operation returned.
     ///
     /// Context: as [`MapTracing::update_elem`].
     fn delete_elem_only(delete: Delete<'_>) -> c_long;
 
-    /// Runs the tracers of an update that the caller has done, of the value of `cpu` where each CPU
-    /// has one.
+    /// Runs the tracers of an update that the caller has done. If each CPU has its own value, the
+    /// update was that of `cpu`.
     ///
     /// Context: in the RCU read section of the operation.
     fn updated(update: Update<'_>, cpu: u32, rcu: ReadSide<'_>);
@@ -63,12 +63,12 @@ pub(crate) trait MapTracing {
     /// Context: in the RCU read section of the operation.
     fn deleted(delete: Delete<'_>, rcu: ReadSide<'_>);
 
-    /// Keeps the key of an evicted element.
+    /// Queues the key of an evicted element.
     ///
     /// Context: any, NMI included, under locks of the map.
     fn evicted(eviction: Eviction<'_>);
 
-    /// An element is marked, and none was since an epoch of marks began.
+    /// Notes that an element was marked, the first one since an epoch of marks began.
     ///
     /// Context: any, NMI included.
     fn marked(map: &Map);
@@ -76,7 +76,7 @@ pub(crate) trait MapTracing {
     /// `BPF_LINK_CREATE`: returns the new file descriptor.
     fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int>;
 
-    /// The last reference to a link went away.
+    /// Releases a link whose last reference went away.
     fn release(link: &Link<Self::LinkData>);
 
     /// `BPF_LINK_DETACH`.
@@ -85,13 +85,13 @@ pub(crate) trait MapTracing {
     /// `BPF_LINK_UPDATE`.
     fn update_prog(link: &Link<Self::LinkData>, new: ARef<Prog>, old: Option<&Prog>) -> Result;
 
-    /// The link's lines of `/proc/<pid>/fdinfo/<fd>`.
+    /// Prints the link's lines of `/proc/<pid>/fdinfo/<fd>`.
     fn show_fdinfo(link: &Link<Self::LinkData>, seq: &SeqFile);
 
-    /// The link's part of `BPF_OBJ_GET_INFO_BY_FD`.
+    /// Returns the link's part of `BPF_OBJ_GET_INFO_BY_FD`.
     fn info(link: &Link<Self::LinkData>) -> LinkInfo;
 
-    /// poll(2): returns the events that are there.
+    /// poll(2): returns the events that are ready.
     fn poll(link: &Link<Self::LinkData>, file: &File, table: PollTable<'_>) -> u32;
 
     /// `BPF_LINK_FLUSH`: counts the keys that are left.
@@ -102,7 +102,7 @@ pub(crate) trait MapTracing {
         left: &mut u64,
     ) -> Result;
 
-    /// In bytes, of the keys of the map; 0 after a detach.
+    /// Returns the size of the map's keys, in bytes; 0 after a detach.
     fn key_size(link: &Link<Self::LinkData>) -> usize;
 }
 
@@ -118,20 +118,20 @@ pub(crate) struct LinkInfo {
     pub(crate) missed: u64,
     /// How often the tracer returned 1.
     pub(crate) failed: u64,
-    /// How many elements it was told that were there before it.
+    /// How many elements the replay has reported.
     pub(crate) replayed: u64,
     /// How many keys of the map could not be settled.
     pub(crate) pending: u64,
-    /// How many keys it was not told.
+    /// How many keys were lost.
     pub(crate) lost: u64,
 }
 
-/// Kinds of callers, each of which has a function of its own.
+/// The kinds of callers, each of which has its own function.
 const PLAIN: u32 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_PLAIN;
 const SLEEPABLE: u32 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_SLEEPABLE;
 const COPY: u32 = bindings::bpf_map_trace_caller_BPF_MAP_TRACE_COPY;
 
-/// The caller of a function for `KIND`.
+/// Returns the caller of a function for `KIND`.
 ///
 /// # Safety
 ///
@@ -146,7 +146,7 @@ unsafe fn caller<'a, const KIND: u32>() -> Caller<'a> {
     }
 }
 
-/// The registration of `T`; dropped, it ends.
+/// The registration of `T`. Dropping it unregisters `T`.
 ///
 /// # Invariants
 ///
@@ -166,7 +166,7 @@ unsafe impl<T: MapTracing> Sync for Registration<T> {}
 impl<T: MapTracing> Registration<T> {
     /// Registers `T` for `module`.
     ///
-    /// Errors: [`EBUSY`] where map tracing is provided already.
+    /// Errors: [`EBUSY`] if another module provides map tracing already.
     pub(crate) fn new(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             ops <- Opaque::try_ffi_init(|slot: *mut bindings::bpf_map_trace_ops| {
@@ -212,8 +212,8 @@ impl<T: MapTracing> Registration<T> {
     ///
     /// # Safety
     ///
-    /// The map is alive, and the rest is what its `map_update_elem()` may be called with. The caller
-    /// is of this `KIND`.
+    /// The map is alive, and the rest is what its `map_update_elem()` may be called with. The
+    /// caller is of this `KIND`.
     unsafe extern "C" fn update_elem<const KIND: u32>(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
@@ -224,14 +224,14 @@ impl<T: MapTracing> Registration<T> {
             // SAFETY: By the safety requirements. With the same arguments, it is a jump.
             return unsafe { Self::update_elem_only(map, key, value, flags) };
         }
-        // SAFETY: The caller has a reference to the map, and passes on what it got for the map's own
-        // operation.
+        // SAFETY: The caller has a reference to the map, and passes on what it got for the map's
+        // own operation.
         let update = unsafe { Update::new(Map::from_raw(map), key, value, flags) };
         // SAFETY: The verifier, or the system call, has chosen the function for its kind.
         T::update_elem(update, unsafe { caller::<KIND>() })
     }
 
-    /// Does an update where there is no room for tracers.
+    /// Does an update if there is no room for tracers.
     ///
     /// # Safety
     ///
@@ -268,7 +268,7 @@ impl<T: MapTracing> Registration<T> {
         T::delete_elem(delete, unsafe { caller::<KIND>() })
     }
 
-    /// Does a delete where there is no room for tracers.
+    /// Does a delete if there is no room for tracers.
     ///
     /// # Safety
     ///
@@ -284,8 +284,8 @@ impl<T: MapTracing> Registration<T> {
     ///
     /// # Safety
     ///
-    /// RCU is held, the map is alive, and the rest is a key and a value of it that nobody else writes
-    /// to.
+    /// RCU is held, the map is alive, and the rest is a key and a value of it that nobody else
+    /// writes to.
     unsafe extern "C" fn updated(
         map: *mut bindings::bpf_map,
         key: *mut c_void,
@@ -310,7 +310,7 @@ impl<T: MapTracing> Registration<T> {
         T::deleted(delete, rcu);
     }
 
-    /// Keeps a key.
+    /// Queues an evicted key.
     ///
     /// # Safety
     ///
@@ -320,7 +320,7 @@ impl<T: MapTracing> Registration<T> {
         T::evicted(unsafe { Eviction::new(Map::from_raw(map), key) });
     }
 
-    /// Notes that an element is marked.
+    /// Notes that an element was marked.
     ///
     /// # Safety
     ///
@@ -397,7 +397,8 @@ impl<T: MapTracing> Registration<T> {
         };
         from_result(|| {
             T::update_prog(link, new.into(), old)?;
-            // The caller's reference has gone over, too: drop it, as update_prog() took one.
+            // The caller has also given up its reference: drop it, as update_prog() took another
+            // one.
             // SAFETY: After success, the caller does not use its reference any more.
             drop(unsafe { ARef::from_raw(NonNull::from(new)) });
             Ok(0)
@@ -418,7 +419,7 @@ impl<T: MapTracing> Registration<T> {
         T::show_fdinfo(link, seq);
     }
 
-    /// Fills in what a link tells about itself.
+    /// Fills in the info of a link.
     ///
     /// # Safety
     ///

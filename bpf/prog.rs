@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! BPF programs: references, what the verifier has found out about them, and how to run them.
+//! BPF programs: references, what the verifier has recorded about them, and how to run them.
 //!
 //! C headers: [`include/linux/bpf.h`](srctree/include/linux/bpf.h),
 //! [`include/linux/filter.h`](srctree/include/linux/filter.h)
@@ -62,18 +62,18 @@ impl Prog {
         unsafe { &*ptr.cast() }
     }
 
-    /// The `struct bpf_prog`.
+    /// Returns the `struct bpf_prog`.
     pub(crate) fn as_ptr(&self) -> *mut bindings::bpf_prog {
         self.0.get()
     }
 
-    /// Its `aux`. There are no references to the whole, as others write to parts of it.
+    /// Returns its `aux`. It is a raw pointer, as others write to parts of it.
     fn aux(&self) -> *mut bindings::bpf_prog_aux {
         // SAFETY: Set once, and it lives as long as the program.
         unsafe { (*self.0.get()).aux }
     }
 
-    /// Whether the program is one for `BPF_TRACE_MAP`.
+    /// Returns whether the program is for `BPF_TRACE_MAP`.
     pub(crate) fn is_map_tracer(&self) -> bool {
         // SAFETY: Constant.
         let (prog_type, attach_type) =
@@ -82,22 +82,22 @@ impl Prog {
             && attach_type == bindings::bpf_attach_type_BPF_TRACE_MAP
     }
 
-    /// The operation that the program is written for: its target.
+    /// Returns the operation that the program is for: its target.
     ///
-    /// Errors: [`EINVAL`] where it was loaded for something else.
+    /// Errors: [`EINVAL`] if it was loaded for something else.
     pub(crate) fn trace_type(&self) -> Result<TraceType> {
         // SAFETY: The program is alive.
         let trace_type = unsafe { bindings::bpf_map_trace_prog_type(self.0.get()) };
         u32::try_from(trace_type)?.try_into()
     }
 
-    /// How many bytes of the key it reads.
+    /// Returns how many bytes of the key it reads.
     pub(crate) fn max_key_access(&self) -> u32 {
         // SAFETY: `aux` is valid, and this is constant once the program is verified.
         unsafe { (*self.aux()).max_rdonly_access }
     }
 
-    /// The maps that it updates or deletes from, as far as they were known when it was loaded.
+    /// Returns the maps that it updates or deletes from, as far as they were known at load.
     ///
     /// Context: process context, may sleep.
     ///
@@ -123,14 +123,14 @@ impl Prog {
         Ok(maps)
     }
 
-    /// How many bytes of the value it reads.
+    /// Returns how many bytes of the value it reads.
     pub(crate) fn max_value_access(&self) -> u32 {
         // SAFETY: As above.
         unsafe { (*self.aux()).max_rdwr_access }
     }
 }
 
-/// What a program gets: a context of the target that it was loaded for.
+/// The context of a program, for the target that it was loaded for.
 ///
 /// # Safety
 ///
@@ -139,7 +139,7 @@ pub(crate) unsafe trait Context {
     /// The operation.
     const TYPE: TraceType;
 
-    /// Says whose value was written, or where the operation was done.
+    /// Sets the CPU whose value was written, or on which the operation was done.
     fn set_cpu(&mut self, cpu: u32);
 }
 
@@ -173,16 +173,16 @@ unsafe impl Context for bindings::bpf_map_trace_ctx__sync_elem {
     }
 }
 
-/// A program that runs for as long as it is in here, and that can be swapped while it runs.
+/// A program that runs as long as it is in here, and that can be swapped while it runs.
 ///
 /// # Invariants
 ///
 /// The pointer has a reference to a program, or is that of `bpf_map_trace_no_prog`, which does
-/// nothing. A reference is given up only after the pointer was taken out; `bpf_prog_put()` frees the
-/// program at the earliest one RCU grace period later.
+/// nothing. A reference is given up only after the pointer was taken out; `bpf_prog_put()` frees
+/// the program at the earliest one RCU grace period later.
 pub(crate) struct AttachedProg(Atomic<*mut bindings::bpf_prog>);
 
-/// What is there where there is no program, so that a run does not have to test for it.
+/// Stands for no program, so that a run does not have to test for it.
 fn no_prog() -> *mut bindings::bpf_prog {
     &raw mut bindings::bpf_map_trace_no_prog
 }
@@ -194,7 +194,7 @@ impl AttachedProg {
         Self(Atomic::new(ARef::into_raw(prog).as_ptr().cast()))
     }
 
-    /// Puts `new` in, and takes out what was there. Each run uses one of the two.
+    /// Replaces the program by `new`, and returns the old one. Each run uses one of the two.
     pub(crate) fn swap(&self, new: Option<ARef<Prog>>) -> Option<ARef<Prog>> {
         let new = new.map_or(no_prog(), |prog| ARef::into_raw(prog).as_ptr().cast());
         // INVARIANT: The reference goes into the pointer.
@@ -207,17 +207,17 @@ impl AttachedProg {
         NonNull::new(old).map(|old| unsafe { ARef::from_raw(old.cast()) })
     }
 
-    /// Whether there is a program.
+    /// Returns whether there is a program.
     pub(crate) fn is_some(&self) -> bool {
         self.0.load(Acquire) != no_prog()
     }
 
-    /// Whether `prog` is the program.
+    /// Returns whether `prog` is the program.
     pub(crate) fn is(&self, prog: &Prog) -> bool {
         self.0.load(Acquire) == prog.as_ptr()
     }
 
-    /// Runs the program, and returns what it returned, 0 where there is none.
+    /// Runs the program, and returns its return value, or 0 if there is none.
     ///
     /// Context: any, NMI included.
     ///
@@ -238,7 +238,7 @@ impl AttachedProg {
         unsafe { bindings::bpf_map_trace_run_prog(prog, ptr::from_ref(ctx).cast::<c_void>()) }
     }
 
-    /// Adds to the program's count of runs that were skipped, as other tracing programs have it.
+    /// Increments the program's count of missed runs, which all tracing programs have.
     ///
     /// Context: any, NMI included.
     pub(crate) fn count_missed(&self, _rcu: ReadSide<'_>) {

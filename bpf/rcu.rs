@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A value that readers see under RCU and that writers replace as a whole.
+//! A value that readers use under RCU and that writers replace as a whole.
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
@@ -19,12 +19,12 @@ use kernel::{
 
 use kernel::sync::GlobalLockBackend;
 
-/// An RCU read side section, ours or that of who has called us.
+/// An RCU read-side critical section, ours or that of our caller.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadSide<'a>(PhantomData<&'a rcu::Guard>);
 
 impl ReadSide<'_> {
-    /// Takes the word of a caller in C.
+    /// Assumes that a caller in C is in such a section.
     ///
     /// # Safety
     ///
@@ -41,7 +41,7 @@ impl<'a> From<&'a rcu::Guard> for ReadSide<'a> {
     }
 }
 
-/// What an [`RcuCell`] points to.
+/// The allocation that an [`RcuCell`] points to.
 ///
 /// Freed by an RCU callback in this module: the module's exit has to wait with
 /// [`kernel::sync::rcu::rcu_barrier`].
@@ -92,7 +92,7 @@ impl<T: Send + Sync + 'static, B: GlobalLockBackend> RcuCell<T, B> {
         unsafe { &(*ptr).value }
     }
 
-    /// Replaces the value; the old one is freed after a grace period.
+    /// Replaces the value. The old one is freed after a grace period.
     pub(crate) fn replace(&self, new: Unpublished<T>, _guard: &mut GlobalGuard<B>) {
         let new = KBox::into_raw(new.0);
         let old = self.ptr.load(Relaxed);
@@ -140,11 +140,12 @@ unsafe extern "C" fn free_box<T>(head: *mut bindings::callback_head) {
     drop(unsafe { KBox::from_raw(head.cast::<RcuBox<T>>()) });
 }
 
-/// A grace period that has begun: it is over when all RCU read sections of its beginning are.
+/// A grace period that has begun. It is over when all RCU sections that ran at its beginning are
+/// over.
 pub(crate) struct GracePeriod(Opaque<bindings::rcu_gp_seq>);
 
 impl GracePeriod {
-    /// Begins one.
+    /// Begins a grace period.
     ///
     /// Context: process context.
     pub(crate) fn begin() -> Self {
@@ -155,14 +156,14 @@ impl GracePeriod {
         this
     }
 
-    /// Whether it is over.
+    /// Returns whether it is over.
     pub(crate) fn is_over(&self) -> bool {
         // SAFETY: `begin()` has filled it in.
         unsafe { bindings::poll_state_synchronize_rcu_full(self.0.get()) }
     }
 }
 
-/// Sleeps for a tick, or until there is a signal.
+/// Sleeps for a tick, or until a signal arrives.
 ///
 /// Context: process context, may sleep.
 pub(crate) fn sleep_for_a_tick() {
@@ -170,7 +171,7 @@ pub(crate) fn sleep_for_a_tick() {
     unsafe { bindings::schedule_timeout_interruptible(1) };
 }
 
-/// Waits until all programs that run now, sleepable ones too, and all RCU read sections are over.
+/// Waits until all running programs, including sleepable ones, and all RCU sections are over.
 ///
 /// Context: process context, may sleep, for as long as the longest sleepable program.
 pub(crate) fn synchronize_programs() {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Room for those arguments of an operation that lie inside a map.
+//! Room for copies of the arguments of an operation that lie inside a map.
 //!
-//! Most are small, and are copied to the stack, where operations can nest. For larger ones each
-//! context of each CPU has slots of its own.
+//! Most arguments are small and are copied to the stack, where operations can nest. For larger
+//! ones, each context of each CPU has its own slots.
 
 use super::{
     context::{PreemptGuard, CONTEXT_LEVELS},
@@ -23,26 +23,26 @@ use kernel::{
     prelude::*, //
 };
 
-/// What arguments may need on the stack, in bytes, where half of that is left.
+/// How many bytes copies may take on the stack while half of it is left.
 pub(crate) const MUCH_STACK: usize = 256;
 
-/// The same where tracers may run at all. Operations nest, one within the other's own work, and
-/// each has this while the others run.
+/// How many bytes copies may take on the stack wherever tracers may run. Operations nest, one
+/// within the other's own work, and each keeps this while the others run.
 pub(crate) const LITTLE_STACK: usize = 64;
 
-/// How many operations of one context can have a slot: one, and one that a program does which runs
-/// within the map's own operation.
+/// How many operations of one context can have a slot: one, plus one by a program that runs within
+/// the map's own operation.
 const NESTED: usize = 2;
 
-/// So that CPUs do not share cache lines.
+/// Keeps CPUs from sharing cache lines.
 const ALIGN: usize = 64;
 
-/// What the slots of one map may take, in bytes.
+/// How many bytes the slots of one map may take.
 ///
-/// Values can be as large as memory, and few operations have to be copied.
+/// Values can be as large as memory, and few operations need copies.
 const MAX_SLOTS_SIZE: usize = 64 << 20;
 
-/// For a copy of a value that is in the map.
+/// For a copy of a value of the map.
 const VALUE_ONLY: Reusable = Reusable {
     key: false,
     value: true,
@@ -53,7 +53,7 @@ const VALUE_ONLY: Reusable = Reusable {
 pub(crate) struct StackRoom<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
 
 impl<const SIZE: usize> StackRoom<SIZE> {
-    /// Room that holds nothing yet.
+    /// Creates room without a content.
     #[inline(always)]
     pub(crate) fn new() -> Self {
         Self(MaybeUninit::uninit())
@@ -63,12 +63,12 @@ impl<const SIZE: usize> StackRoom<SIZE> {
 #[repr(C, align(64))]
 struct Line(UnsafeCell<[u8; ALIGN]>);
 
-/// Where the operations of a map copy their arguments to.
+/// The room for copies of the arguments of a map's operations.
 pub(crate) struct Scratch {
     key_size: usize,
     value_size: usize,
-    /// For what does not fit on the stack. Nothing where that cannot be, or where all of it is so
-    /// large that not each context of each CPU can have a slot.
+    /// For copies that do not fit on the stack. [`None`] if all copies fit, or if they are so large
+    /// that not every context of every CPU can have a slot.
     slots: Option<Slots>,
 }
 
@@ -93,12 +93,12 @@ unsafe impl Sync for Slots {}
 unsafe impl Send for Slots {}
 
 impl Slots {
-    /// How many slots there are.
+    /// Returns how many slots there are.
     fn count() -> usize {
         nr_cpu_ids() as usize * CONTEXT_LEVELS * NESTED
     }
 
-    /// Whether slots of `size` bytes are wanted, and not too many bytes in all.
+    /// Returns whether slots of `size` bytes are needed, and do not take too many bytes in total.
     fn are_for(size: usize) -> bool {
         size > MUCH_STACK
             && size
@@ -108,7 +108,7 @@ impl Slots {
     }
 
     fn new(size: usize) -> Result<Self> {
-        // User space decides how much that is.
+        // User space decides how large this is.
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
         let stride = size.div_ceil(ALIGN);
         let count = Self::count();
@@ -126,7 +126,7 @@ impl Slots {
         })
     }
 
-    /// Takes a slot of this context, if one is free and has `size` bytes.
+    /// Takes a slot of this context, if one is free and slots have `size` bytes.
     fn take(&self, size: usize) -> Option<(Slot<'_>, *mut u8)> {
         if size > self.stride * ALIGN {
             return None;
@@ -136,7 +136,7 @@ impl Slots {
         let first = (preempt.cpu() as usize * CONTEXT_LEVELS + preempt.context_level()) * NESTED;
         let slots = self.busy.get(first..first + NESTED)?;
         let nested = slots.iter().position(|busy| !busy.0.replace(true))?;
-        // Taken from the whole, as a slot has more than one line.
+        // Derived from the pointer to all lines, as a slot has more than one line.
         let start = self
             .lines
             .as_ptr()
@@ -151,7 +151,7 @@ impl Slots {
     }
 }
 
-/// A slot that is taken. It belongs to this CPU.
+/// A slot that was taken. It belongs to this CPU.
 struct Slot<'a> {
     busy: &'a Busy,
     _preempt: PreemptGuard,
@@ -164,7 +164,7 @@ impl Drop for Slot<'_> {
 }
 
 impl Scratch {
-    /// Prepares for keys and values of `map`.
+    /// Allocates room for keys and values of `map`.
     ///
     /// Context: process context, may sleep.
     ///
@@ -172,7 +172,8 @@ impl Scratch {
     pub(crate) fn new(map: &Map) -> Result<Self> {
         let key_size = map.key_size() as usize;
         let value_size = map.value_size() as usize;
-        // A delete has a key only, and so have updates whose value is not to be copied.
+        // A delete has only a key. An update whose value need not be copied needs room for the key
+        // only.
         let slots = [size_of_copy(key_size, value_size), key_size]
             .into_iter()
             .find(|size| Slots::are_for(*size))
@@ -186,7 +187,7 @@ impl Scratch {
         })
     }
 
-    /// What copies of these arguments take, in bytes.
+    /// Returns how many bytes copies of these arguments take.
     pub(crate) fn size_of(&self, reusable: Reusable) -> usize {
         size_of_copy(
             if reusable.key { self.key_size } else { 0 },
@@ -194,9 +195,9 @@ impl Scratch {
         )
     }
 
-    /// Takes a part of the stack for copies of these arguments.
+    /// Uses `stack` for copies of these arguments.
     ///
-    /// Returns [`None`] where they do not fit.
+    /// Returns [`None`] if they do not fit.
     pub(crate) fn on_stack<'a, const SIZE: usize>(
         &'a self,
         stack: &'a mut StackRoom<SIZE>,
@@ -211,8 +212,8 @@ impl Scratch {
 
     /// Takes a slot for copies of these arguments. Preemption is off until it is dropped.
     ///
-    /// Returns [`None`] where operations of this context nest too deep, or where there are no slots
-    /// that are large enough.
+    /// Returns [`None`] if operations of this context nest too deep, or if there are no slots that
+    /// are large enough.
     pub(crate) fn in_slot(&self, reusable: Reusable) -> Option<Room<'_>> {
         let (slot, start) = self.slots.as_ref()?.take(self.size_of(reusable))?;
 
@@ -220,7 +221,7 @@ impl Scratch {
         Some(self.room(start, Some(slot), reusable))
     }
 
-    /// Takes a part of the stack for a value.
+    /// Uses `stack` for a copy of a value.
     pub(crate) fn stack_for_value<'a, const SIZE: usize>(
         &'a self,
         stack: &'a mut StackRoom<SIZE>,
@@ -228,12 +229,12 @@ impl Scratch {
         self.on_stack(stack, VALUE_ONLY)
     }
 
-    /// Takes a slot for a value. Preemption is off until it is dropped.
+    /// Takes a slot for a copy of a value. Preemption is off until it is dropped.
     pub(crate) fn slot_for_value(&self) -> Option<Room<'_>> {
         self.in_slot(VALUE_ONLY)
     }
 
-    /// Makes a [`Room`]: from `start` there are [`Scratch::size_of`] bytes.
+    /// Creates a [`Room`]. There are [`Scratch::size_of`] bytes from `start` on.
     fn room<'a>(&self, start: *mut u8, slot: Option<Slot<'a>>, reusable: Reusable) -> Room<'a> {
         Room {
             start,
@@ -245,12 +246,12 @@ impl Scratch {
     }
 }
 
-/// What copies of a key and a value of these sizes take, in bytes.
+/// Returns how many bytes copies of a key and a value of these sizes take.
 const fn size_of_copy(key_size: usize, value_size: usize) -> usize {
     value_offset(key_size) + value_size
 }
 
-/// Where the value begins, as far from the start as map values are aligned.
+/// Returns the offset of the value, aligned as map values are.
 const fn value_offset(key_size: usize) -> usize {
     key_size.next_multiple_of(8)
 }
@@ -267,7 +268,7 @@ pub(crate) struct ValueRoom<'a> {
 }
 
 impl<'a> ValueRoom<'a> {
-    /// Room in a buffer.
+    /// Uses a buffer as room.
     pub(crate) fn in_buffer(buffer: &'a mut [u64]) -> Self {
         // INVARIANT: It has this size.
         Self {
@@ -277,7 +278,7 @@ impl<'a> ValueRoom<'a> {
         }
     }
 
-    /// Copies the value that is at `from` in `map`, if there is room for it.
+    /// Copies the value at `from` in `map`, if there is room for it.
     ///
     /// # Safety
     ///
@@ -292,7 +293,7 @@ impl<'a> ValueRoom<'a> {
     }
 }
 
-/// Room for those arguments that have to be copied, until it is dropped.
+/// Room for the arguments that have to be copied, until it is dropped.
 ///
 /// # Invariants
 ///
@@ -307,7 +308,7 @@ pub(crate) struct Room<'a> {
 }
 
 impl Room<'_> {
-    /// Where a value can go.
+    /// Returns the room for a value.
     pub(crate) fn value(&mut self) -> ValueRoom<'_> {
         // SAFETY: By the invariants, there is room behind the key.
         let start = unsafe { self.start.add(value_offset(self.key_size)) };
@@ -320,7 +321,7 @@ impl Room<'_> {
         }
     }
 
-    /// Copies a key, if that was asked for, and returns where it is now.
+    /// Copies a key, if it has to be copied, and returns its new address.
     ///
     /// # Safety
     ///
@@ -334,7 +335,7 @@ impl Room<'_> {
         self.start.cast()
     }
 
-    /// Copies a value, if that was asked for, and returns where it is now.
+    /// Copies a value, if it has to be copied, and returns its new address.
     ///
     /// # Safety
     ///

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is left of the stack, and what lies on it.
+//! How much of the stack is left, and what lies on it.
 //!
-//! A map changes wherever programs run: deep in block I/O, in interrupts, in what an NMI calls. How
-//! much of the stack is used there, nobody can know, so it is looked at before each operation.
+//! Maps change wherever programs run: deep in block I/O, in interrupts, in what an NMI calls. How
+//! much of the stack is in use there cannot be known in advance, so each operation checks it.
 //!
 //! C header: [`include/linux/bpf_map_trace.h`](srctree/include/linux/bpf_map_trace.h)
 
 use core::{ffi::c_void, mem::MaybeUninit};
 use kernel::bindings;
 
-/// What a tracer may take, with the operations that it does and what the kernel does for them, in
-/// bytes. A program has 512 bytes, with its callbacks up to twice that.
+/// The stack that a tracer may take, with its operations and what the kernel does for them, in
+/// bytes. A program has 512 bytes, and up to twice that with its callbacks.
 const NEEDED: usize = bindings::BPF_MAP_TRACE_STACK as usize;
 
-/// Whether tracers may run here.
+/// Returns whether the stack has room for tracers.
 ///
 /// Context: any.
 #[inline(always)]
@@ -25,20 +25,20 @@ pub(crate) fn has_room() -> bool {
     most_often || has_room_elsewhere()
 }
 
-/// The same where it is not the stack of a task, or where little of that is left.
+/// Like [`has_room`], if it is not the stack of a task, or if little of that is left.
 #[cold]
 #[inline(never)]
 fn has_room_elsewhere() -> bool {
     left() >= NEEDED
 }
 
-/// How many bytes are left. None where the stack is not known.
+/// Returns how many bytes are left, or 0 if the stack is not known.
 fn left() -> usize {
     // SAFETY: No requirements.
     unsafe { bindings::bpf_map_trace_stack_left() }
 }
 
-/// Whether at least half of the stack is left.
+/// Returns whether at least half of the stack is left.
 ///
 /// Context: any.
 pub(crate) fn is_half_free() -> bool {
@@ -49,15 +49,15 @@ pub(crate) fn is_half_free() -> bool {
     find(here, &mut stack).is_some_and(|stack| left >= stack.size / 2)
 }
 
-/// Whether `argument` lies on a stack of this task, or of this CPU: nobody else uses it before
-/// what runs here is over.
+/// Returns whether `argument` lies on a stack of this task or of this CPU. Nobody else then uses it
+/// until what runs here is over.
 ///
 /// Context: any.
 pub(crate) fn holds(argument: *const c_void) -> bool {
     find(argument.addr(), &mut MaybeUninit::uninit()).is_some()
 }
 
-/// Finds the stack that `address` is on.
+/// Finds the stack that contains `address`.
 fn find(
     address: usize,
     stack: &mut MaybeUninit<bindings::bpf_map_trace_stack>,

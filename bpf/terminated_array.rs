@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An array of references that ends with a null pointer: to go through it takes one pointer, and
+//! An array of references that ends with a null pointer. Walking it takes a single pointer, and
 //! neither a length nor an end.
 
 use core::{iter, marker::PhantomData, ptr};
@@ -42,14 +42,14 @@ impl<T> TerminatedArray<T> {
         })
     }
 
-    /// How many references there are.
+    /// Returns the number of references.
     pub(crate) fn len(&self) -> usize {
         self.elements.len() - 1
     }
 
-    /// Adds a reference behind the others.
+    /// Adds a reference at the end.
     ///
-    /// Context: process context, may sleep where there is no room.
+    /// Context: process context, may sleep if there is no room.
     ///
     /// Errors: [`ENOMEM`].
     pub(crate) fn push(&mut self, reference: Arc<T>) -> Result {
@@ -61,7 +61,7 @@ impl<T> TerminatedArray<T> {
         Ok(())
     }
 
-    /// What the references are to.
+    /// Returns the referenced values.
     #[inline(always)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         let mut next = self.elements.as_ptr();
@@ -79,7 +79,7 @@ impl<T> TerminatedArray<T> {
         .fuse()
     }
 
-    /// The references, to be cloned.
+    /// Returns the references, to be cloned.
     pub(crate) fn references(&self) -> impl Iterator<Item = ArcBorrow<'_, T>> {
         self.iter().map(|element| {
             // SAFETY: By the invariants, it comes from `Arc::into_raw()`, and the array keeps its

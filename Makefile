@@ -101,52 +101,53 @@ distclean:
 
 define HELP
 Targets
-  make                   the patched kernel and the module
-  make demo              boot it and follow the processes of the guest in two maps
-  make test              boot the debug kernel and run the tests (TESTS="update delete": some)
-  make matrix            who writes to maps how and where, and whether tracers of states are told:
-                         all of it, of which make test runs a part (long)
-  make test-maptrace     all tests of maptrace, and maptrace on BPF programs of Debian (long;
-                         TESTS=maptrace_test or TESTS=programs: one of both)
-  make test-mutants      break one point after the other and see the tests fail
-                         (long; MUTANTS="attach-does-not-wait": some)
+  make                   build the patched kernel and the module
+  make demo              boot it, and mirror a map of the guest's processes in a second map
+  make test              boot the debug kernel and run the tests (TESTS="update delete": only
+                         these)
+  make matrix            run all cells of the matrix of sync tracers: each way to write, in each
+                         context, to each type of map; make test runs a part of them (long)
+  make test-maptrace     run all tests of maptrace, then maptrace on BPF programs of Debian (long;
+                         TESTS=maptrace_test or TESTS=programs: only one of these)
+  make test-mutants      break the code in one point after the other, and see the tests fail
+                         (long; MUTANTS="attach-does-not-wait": only this)
   make soak              write to maps from everywhere at once for MINUTES=5, and compare
-                         them with their mirrors (CPUS=4, SEED=1 to do it again)
-  make fuzz              call bpf(2) at random around tracers, for MINUTES=5, and see that what
-                         comes of it is right (SEED=1 to begin with a round again)
+                         them with their mirrors (CPUS=4; SEED=1 repeats the random numbers)
+  make fuzz              call bpf(2) at random around tracers for MINUTES=5, and compare the
+                         results with a model (SEED=1 starts with that round)
   make model             check the models of the algorithms and their mutants (model-long:
-                         the settings that take long, and memory: MEMORY_MB=8000)
-  make bench             what an operation costs, traced and not, in instructions
-  make bench-check       compare that with the budgets and the committed figures
-  make bench-save        make it the committed figures, in Documentation/
-  make bench-maptrace    what it costs the programs of a map that maptrace watches it
-  make vm                a shell in the guest; CMD='...' runs one command there (make has
-                         one status for any failure: for that of the command, run
+                         the settings that need much time and memory: MEMORY_MB=8000)
+  make bench             measure what an operation costs, traced and not, in instructions
+  make bench-check       measure, and compare with the budgets and the committed figures
+  make bench-save        measure, and save the figures to Documentation/
+  make bench-maptrace    measure what the programs of a map pay while maptrace watches it
+  make vm                open a shell in the guest; CMD='...' runs one command there (make has
+                         one status for all failures; to get the status of the command, run
                          MAP_TRACE_CMD='...' scripts/run-vm.sh release)
-  make maptrace          the command that watches and compares maps, in build/maptrace
-  make check             formatting, lints, the patch series, the tests of maptrace that
-                         need no guest
-  make module            the module alone; KDIR=... against any prepared tree
+  make maptrace          build the command that watches and compares maps, in build/maptrace
+  make check             check formatting, lints and the patch series, and run the tests of
+                         maptrace that need no guest
+  make module            build only the module; KDIR=... against any prepared tree
   make modules_install   install it, below INSTALL_MOD_PATH if given
-  make selftests         the test binaries, without running them
-  make series-open       the patched kernel as a git tree in linux/
+  make selftests         build the test binaries, without running them
+  make series-open       make linux/, the patched kernel as a git tree
   make series-save       write the commits of linux/ back to patches/
   make clean             remove build/
   make distclean         remove the cache too: toolchain, kernels, compiler cache
 
 Variables
-  KSRC=       a kernel tree or tarball to take instead of the one of the archive
-  KERNEL_TARBALL=  the address of a tarball, for where the archive has no kernel that serves
-  MIRROR=     the address of an archive of Debian to take instead of those that apt on
-              this machine is set up with, and after a space that of its security updates
+  KSRC=       a kernel tree or tarball to use instead of the archive's
+  KERNEL_TARBALL=  the address of a tarball, if the archive has no kernel that works
+  MIRROR=     the address of a Debian archive to use instead of those that apt on this
+              machine is configured with, and after a space that of its security updates
   TOOLCHAIN=host   use the tools of this machine
-  ACCEL=      kvm or tcg; without it, KVM where a guest really boots
-  CONFIG=     release or debug, in place of the target's own: debug for test, matrix,
-              test-maptrace, test-mutants, fuzz and selftests, else release; check, bench and series-*
-              take none; test takes release only with TESTS=, and cfi; kcsan looks for data
-              races, in soak, fuzz, vm and test with TESTS=
-  CPUS=       how many the guest of make vm has, without it 2, how many are busy in
-              make bench-maptrace, without it 4, or of make soak and make fuzz, without it 4
+  ACCEL=      kvm or tcg; the default is KVM if a guest really boots under it
+  CONFIG=     the kernel: release or debug. The default is debug for test, matrix,
+              test-maptrace, test-mutants, fuzz and selftests, else release. check, bench and
+              series-* take none. test takes release only with TESTS=, and also cfi. kcsan looks
+              for data races, in soak, fuzz, vm, and test with TESTS=
+  CPUS=       CPUs of the guest of make vm (default 2), of make soak and make fuzz (default 4),
+              or the busy ones in make bench-maptrace (default 4)
   V=1         show what is being built
 
 The cache is $${XDG_CACHE_HOME:-~/.cache}/map_trace.

@@ -104,7 +104,7 @@ explain_apt() {
 		;;
 	*"Failed to fetch"* | *"does not have a Release file"*)
 		echo "Check the network and what apt is set up with (/etc/apt), or give another archive:" \
-			"MIRROR=ADDRESS. The same command goes on from here."
+			"MIRROR=ADDRESS. Run the same command again to continue."
 		;;
 	*) echo "Put that right, then run the same command again." ;;
 	esac

@@ -21,8 +21,8 @@ die() {
 # plain_path NAME PATH: kbuild stops at a space or a colon in a path, and make,
 # QEMU and the shells on the way at other characters.
 plain_path() {
-	[[ $2 =~ ^[[:alnum:]/._+@~-]*$ ]] || die "$1 $2: this path cannot be built in" \
-		"take one of letters, digits and / . _ + @ ~ - only"
+	[[ $2 =~ ^[[:alnum:]/._+@~-]*$ ]] || die "$1 $2: the build does not work in this path" \
+		"use a path of letters, digits and / . _ + @ ~ - only"
 }
 
 MAP_TRACE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -157,7 +157,7 @@ run_logged() {
 			if [[ $(type -t "${ON_FAILURE:-}") == function ]]; then
 				say "$("$ON_FAILURE" "$log")"
 			else
-				say "${ON_FAILURE:-What is finished is kept: the same command goes on from here.}"
+				say "${ON_FAILURE:-What is finished is kept. Run the same command again to continue.}"
 			fi
 		fi
 		return "$status"

@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 while IFS= read -r file; do
 	exec {fd}>>"$file"
 	flock --nonblock --exclusive "$fd" || die "$file is held by another run" \
-		"wait for its end, then run the same command again"
+		"wait until it ends, then run the same command again"
 done < <(find "$MAP_TRACE_CACHE" -maxdepth 3 -name '*.lock')
 rm -rf "$BUILD"
 say "removing $MAP_TRACE_CACHE"

@@ -127,7 +127,7 @@ download_tarball() {
 explain_tarball() {
 	echo "The cause: $(grep -a '^curl: ' "$1" | tail -n 1)"
 	echo "Check the network and KERNEL_TARBALL=$KERNEL_TARBALL, or give a tree or tarball of" \
-		"Linux $KERNEL_VERSION: KSRC=... The same command goes on from here."
+		"Linux $KERNEL_VERSION: KSRC=... Run the same command again to continue."
 }
 
 unpack_tarball() {
@@ -187,7 +187,7 @@ if [[ ! -e $source/.complete ]]; then
 				run_logged "unpacking $KSRC" "$LOGS/source.log" unpack_tarball "$KSRC"
 		fi
 		[[ -e $new/linux/Kbuild && -e $new/linux/scripts/kconfig/merge_config.sh ]] ||
-			die "what was unpacked into $new/linux is no Linux tree"
+			die "$new/linux: this is not a Linux tree"
 		[[ -z $KSRC ]] ||
 			run_logged "removing build results from the copy" "$LOGS/source-clean.log" clean_tree
 		make -s --no-print-directory -C "$new/linux" kernelversion > "$new/version"

@@ -14,7 +14,7 @@ minutes=${MINUTES:-5}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "MINUTES=$minutes: not a number of minutes"
 cpus=${CPUS:-4}
 [[ $cpus =~ ^[2-8]$ ]] || die "CPUS=$cpus: not from 2 to 8" \
-	"on one of them nothing races, and the kernel is built for 8"
+	"a race needs at least 2, and the kernel is built for 8"
 seed=${SEED:-$RANDOM$RANDOM}
 [[ $seed =~ ^[0-9]+$ ]] || die "SEED=$seed: not a number"
 memory=1G

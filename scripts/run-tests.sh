@@ -10,8 +10,8 @@ source "$SCRIPTS/host-results.sh"
 
 config=${CONFIG:-debug}
 [[ $config != release || -n ${TESTS:-} ]] ||
-	die "CONFIG=$config: some of the tests need what that kernel does not have" \
-		"leave out CONFIG=, or name those to run: TESTS=..."
+	die "CONFIG=$config: some of the tests need features that this kernel lacks" \
+		"leave out CONFIG=, or name the tests to run: TESTS=..."
 case $config in
 debug) memory=$DEBUG_MEMORY ;;
 *) memory=1G ;;
@@ -76,7 +76,7 @@ test_judges() {
 	echo "# begin counter"
 	"$SCRIPTS/tap-count-test.sh" || true
 	echo "# end counter 0"
-	say "booting to see that a guest that is not done in time fails the run"
+	say "booting to check that a guest that does not finish in time fails the run"
 	test_hang
 }
 
@@ -104,11 +104,11 @@ test_log() {
 
 for name in "${wanted[@]}"; do
 	grep -qE "^${name%_test}_test " "$output/tests.list" || die "TESTS=$TESTS: no test $name" \
-		"there are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"
+		"the tests are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"
 done
 mapfile -t binaries < <(selected)
 [[ ${#binaries[@]} -gt 0 ]] || die "TESTS=${TESTS:-}: no such test" \
-	"there are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"
+	"the tests are: $(cut -d ' ' -f 1 "$output/tests.list" | tr '\n' ' ')"
 
 # All of them in one guest: two of them, with two processors each, take longer where
 # the machine has two.

@@ -10,7 +10,7 @@ config=$1
 read -ra parts <<< "${TESTS:-maptrace_test programs}"
 for part in "${parts[@]}"; do
 	[[ $part == maptrace_test || $part == programs ]] ||
-		die "TESTS=$TESTS: there are: maptrace_test programs"
+		die "TESTS=$TESTS: the tests are: maptrace_test programs"
 done
 use_guest_files "$config" maptrace selftests
 programs=$("$SCRIPTS/programs-root.sh")

@@ -1,40 +1,67 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Marks in elements that are used again at once (HASH, LRU_HASH: extra_elems, free lists):
- * does the mirror equal the source after a flush, or after the last round in the background,
- * though a program may still write through its pointer when the element has gone to another key?
- * Two keys, an element each, and a spare one, as extra_elems has it.
+ * Marks in elements that are reused at once (HASH, LRU_HASH: extra_elems, free lists).
  *
- * A mark is the epoch in which it was set, 0 for none. A program that gets a pointer marks the
- * element, unless the mark is of this epoch, and arms the worker.
- * A round of the worker disarms itself, begins an epoch, waits for a grace period of all
- * programs, counts in all counters (an operation that has begun meanwhile may have taken a free
- * element before the last write into it, to link it when the round has gone by: it notices, and
- * rechecks), then rechecks the key of each marked element, wherever the element is by then, and
- * clears the marks of older epochs.
- * A flush waits for a grace period of those that do not sleep (operations are among them), counts
- * in the same way, rechecks each marked element, clears nothing, disarms nothing. The two need no
- * lock: a recheck is in a section that a flush waits for.
- * A recheck that is overtaken is left to the worker: todo[] stands for the mark of the element
- * that the key has by then, or for the queue of deletes; it is freed when the recheck is done.
+ * Does the mirror equal the source after a flush, or after the last round of the worker, even if a
+ * program still writes through its pointer after the element was reused for another key? There are
+ * two keys with one element each, and a spare element, as in extra_elems.
  *
- * Settings: TWO a second pointer; SAME the second one to the same element; TWICE a program that
- * writes two times; SLEEPY pointers are held by sleepable programs; DELETE another operation
- * deletes, and the free element waits with its mark; IN_PLACE the first update writes into the
- * element; ARRAY both do; LOCKED what the pointers do is an update with BPF_F_LOCK, which finds
- * its element without the bucket's lock, marks and writes it; HOT a program that writes again
- * and again, through a pointer and by operations, while a flush runs: what was written before
- * the flush has been traced when it returns; FLUSH a flush at any time beside; NO_FLUSH none at
- * the end; ATTACH an epoch begins and the byte of the map is set while they run, after a grace
- * period every element is told, and a flush tells each until that is over; key 1 is not there.
- * Mutants: ONE_STATE (marks are taken before the grace period), NO_GRACE, NO_FLUSH_GRACE,
- * NO_BUMP, BUMP_EARLY (before the grace period), CLEAR_ON_REUSE, CLEAR_ALL (marks of this epoch,
- * too), CLEAR_BLIND (whatever it is by then), FLUSH_CLEARS, FLUSH_FORGETS (what is left to the
- * worker), PASS_OVER (a flush passes over marks of this epoch), REPLAY_ALONE (a flush does not
- * mind that the first round is not over), TEST_ANY (an old mark is taken for a new one),
- * EPOCH_FIRST, NO_CMPXCHG (a late mark overwrites a newer one), NO_RETRY, NO_MARK (LOCKED),
- * DISARM_LATE, NO_SECTION (of a recheck), FORGET (a recheck that is overtaken is not left to the
- * worker). That a flush waits for operations is a mutant of queue.pml (OUTSIDE).
+ * A mark is the epoch in which it was set, or 0 for none. A program that gets a pointer marks the
+ * element, unless the mark is of this epoch already, and arms the worker.
+ *
+ * A round of the worker disarms the worker, begins an epoch, waits for a grace period of all
+ * programs, and increments all counters. (An operation that began meanwhile may have taken a free
+ * element before the last write into it, and may add it to the map after the round has passed. The
+ * increment makes that operation recheck.) The round then rechecks the key of each marked element,
+ * whatever key the element has by then, and clears the marks of older epochs.
+ *
+ * A flush waits for a grace period of the programs that do not sleep (operations are among them),
+ * increments all counters, and rechecks each marked element. It clears nothing and disarms nothing.
+ * Round and flush need no lock against each other: a flush waits for the section of a recheck.
+ *
+ * A recheck that is overtaken is left to the worker. todo[] stands for the mark of the element that
+ * the key has by then, or for the queue of deletes. It is freed when the recheck is done.
+ *
+ * Settings:
+ *   TWO       there is a second pointer
+ *   SAME      the second pointer is to the same element
+ *   TWICE     a program writes two times
+ *   SLEEPY    sleepable programs hold the pointers
+ *   DELETE    another operation deletes, and the free element waits with its mark
+ *   IN_PLACE  the first update writes into the element
+ *   ARRAY     both updates write into the element
+ *   LOCKED    instead of a pointer, an update with BPF_F_LOCK, which finds its element without the
+ *             bucket's lock, marks it and writes it
+ *   HOT       a program writes again and again, through a pointer and by operations, while a flush
+ *             runs: what was written before the flush has been reported when the flush returns
+ *   FLUSH     a flush runs at any time
+ *   NO_FLUSH  there is no flush at the end
+ *   ATTACH    an epoch begins and the byte of the map is set while the programs run; after a grace
+ *             period every element is reported, and a flush reports every element until that is
+ *             over; key 1 is not in the map
+ *
+ * Mutants:
+ *   ONE_STATE       marks are taken before the grace period
+ *   NO_GRACE        a round does not wait for programs
+ *   NO_FLUSH_GRACE  a flush does not wait for a grace period
+ *   NO_BUMP         the counters are not incremented
+ *   BUMP_EARLY      the counters are incremented before the grace period
+ *   CLEAR_ON_REUSE  a mark is cleared when its element is reused
+ *   CLEAR_ALL       a round also clears marks of this epoch
+ *   CLEAR_BLIND     a round clears a mark, whatever it is by then
+ *   FLUSH_CLEARS    a flush clears marks
+ *   FLUSH_FORGETS   a flush skips keys that are left to the worker
+ *   PASS_OVER       a flush skips marks of this epoch
+ *   REPLAY_ALONE    a flush does not report every element though the first round is not over
+ *   TEST_ANY        an old mark is taken for one of this epoch
+ *   EPOCH_FIRST     a program reads the epoch before the mark
+ *   NO_CMPXCHG      a late mark overwrites a newer one
+ *   NO_RETRY        a program does not try again if its cmpxchg fails
+ *   NO_MARK         with LOCKED: the update does not mark
+ *   DISARM_LATE     a round disarms the worker after it has begun the epoch
+ *   NO_SECTION      a recheck is not in a section that a flush waits for
+ *   FORGET          a recheck that is overtaken is not left to the worker
+ * The mutant in which a flush does not wait for operations is in queue.pml (OUTSIDE).
  */
 #define NONE 3
 byte bucket[2];          /* the element of a key */

@@ -1,56 +1,82 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The queue of deletes: a key that is not in the map has no element that could be marked, so
- * it waits in the queue until its recheck is done. Who queues: an eviction, under the lock of
- * the victim's bucket; an operation whose recheck was overtaken, or whose tracer failed.
+ * The queue of deletes. A key that is not in the map has no element that could be marked, so it
+ * waits in the queue until its recheck is done. Two kinds of callers queue a key: an eviction,
+ * under the lock of the victim's bucket, and an operation whose recheck was overtaken or whose
+ * tracer failed.
  *
- * Two keys. The state of a key is a number that each change makes larger: odd where the key is
- * in the map, even where it is not. So the mirror shows what was traced last.
- * A part of the queue for each of two CPUs. Steps of the processes may interleave anywhere,
- * which includes interrupts and NMIs.
+ * There are two keys. The state of a key is a number that each change increments: odd if the key is
+ * in the map, even if it is not. The mirror therefore shows what was traced last. The queue has a
+ * part for each of two CPUs. The steps of the processes interleave anywhere, which includes
+ * interrupts and NMIs.
  *
- * Queue a key: nothing to do where it is queued already, and nobody has taken it to recheck;
- * claim a free slot by cmpxchg, copy the key, publish the slot. No slot: whoever may run
- * tracers rechecks on the spot, as long as that works; an eviction may not. Then it is lost,
- * and that is said.
- * Take a key: by cmpxchg; count, recheck, free the slot when that is done; else publish it
- * again, and arm the worker.
- * An eviction arms the worker: the operation may fail, and then takes none. One that succeeds
- * takes one key of its CPU's part before its own tracers.
- * A flush waits for a grace period, rechecks the keys of all slots that are published or taken,
- * and of all marked elements, takes nothing, and waits for another grace period: an operation
- * may have replaced or deleted a marked element just before, and its own tracer comes after.
+ * To queue a key: do nothing if the key is queued already and nobody has taken it for a recheck.
+ * Otherwise claim a free slot by cmpxchg, copy the key, and publish the slot. If no slot is free, a
+ * caller that may run tracers rechecks the key on the spot, as long as that works. An eviction may
+ * not run tracers. The key is then lost, and that is reported.
  *
- * What has to hold at the end: each key was traced as it is, or is lost, and that is said.
- * When a flush returns: what was there when it began has been traced, or that is said.
+ * To take a key: take it by cmpxchg, increment the counter, recheck, and free the slot when the
+ * recheck is done. If the recheck fails, publish the slot again, and arm the worker.
  *
- * One operation evicts a key, and the worker may be at work (IDLE: not when it begins).
- * Settings: TWO another one on the other CPU evicts the key that the first one has inserted; NMI
- * one on the CPU of the first does; DELETE one deletes it; REFILL an operation evicts its own key
- * as well; LEFT an eviction that is over has left its key in the queue, BACK which comes back,
- * AGAIN and is evicted again; MARKED an update that is over has left its key to the worker, by a
- * mark, and a delete follows; FULL all slots are taken for good, and an update and a delete of
- * one key meet: nothing is lost; FAIL a tracer fails once; FLUSH a flush at any time; PER slots
- * of a CPU's part.
- * NO_MARKS: elements have no marks. A key that is in the map is queued as well, and where there is
- * no room the worker goes through all elements (here: mark). A flush does so, too.
- * EVENT: event tracers. Each eviction is an entry of its own and a run of its own, neither
- * more nor less, or is missed, and that is said. UNTRACED: the operations have no tracers that
- * could take a key, or fail. ORDER: where nobody else has taken it,
- * the victim's delete comes before the operation's own tracers.
+ * An eviction arms the worker, as the operation may fail and then takes no key. An operation that
+ * succeeds takes one key of its CPU's part before its own tracers run.
  *
- * Mutants: PUBLISH_FIRST (the slot before the key), NO_CLAIM (a slot is claimed without
- * cmpxchg), NO_TAKE (taken without), QUEUE_FIRST (the key is queued before it is out of the
- * map), KEY_LATE (it is read when the element has another key), TAKEN_COUNTS (as queued already),
- * FREE_EARLY (before the recheck), NO_COUNT (the recheck does not count), ONE_ROUND (a recheck
- * that is overtaken counts as done), FORGET (a recheck that failed frees the slot), DISARM_LATE,
- * NO_KICK (an eviction does not arm the worker), SILENT (no slot, and nobody says so), NO_SPOT,
- * NO_REREAD (NO_MARKS: no slot, and the worker does not go through the elements),
- * NO_FLUSH_GRACE, NO_LAST_GRACE, PASS_OVER (a flush passes over slots that are taken),
- * FLUSH_FORGETS (a flush that is overtaken leaves nothing to the worker), KEEP_QUIET (an
- * operation whose own tracer fails during a flush does not say so), OUTSIDE (no grace
- * period waits for operations), MERGE (EVENT: queued already is enough), TAKE_AFTER (EVENT:
- * after the operation's own tracers).
+ * A flush waits for a grace period, rechecks the keys of all slots that are published or taken, and
+ * the keys of all marked elements, takes nothing, and waits for another grace period: an operation
+ * may have replaced or deleted a marked element just before, and its own tracer runs later.
+ *
+ * At the end, each key was traced in its present state, or is lost and that was reported. When a
+ * flush returns, what was there when it began has been traced, or the flush says that it was not.
+ *
+ * One operation evicts a key, and the worker may be at work.
+ *
+ * Settings:
+ *   IDLE      the worker is not armed at the beginning
+ *   TWO       another operation on the other CPU evicts the key that the first one has inserted
+ *   NMI       the same on the CPU of the first operation
+ *   DELETE    another operation deletes that key
+ *   REFILL    an operation also evicts its own key
+ *   LEFT      an earlier eviction has left its key in the queue
+ *   BACK      with LEFT: the key comes back
+ *   AGAIN     with LEFT: the key comes back and is evicted again
+ *   MARKED    an earlier update has left its key to the worker, by a mark, and a delete follows
+ *   FULL      all slots are taken for good, and an update and a delete of one key run at the same
+ *             time: nothing is lost
+ *   FAIL      a tracer fails once
+ *   FLUSH     a flush runs at any time
+ *   PER       the number of slots in a CPU's part
+ *   NO_MARKS  elements have no marks. A key that is in the map is queued as well. If there is no
+ *             room, the worker walks all elements (here: mark). A flush does so, too
+ *   EVENT     event tracers. Each eviction is an entry of its own and exactly one run, or it is
+ *             missed and that is reported
+ *   UNTRACED  the operations have no tracers that could take a key, or fail
+ *   ORDER     if nobody else has taken the key, the tracer of the victim's delete runs before the
+ *             operation's own tracers
+ *
+ * Mutants:
+ *   PUBLISH_FIRST   the slot is published before the key is copied
+ *   NO_CLAIM        a slot is claimed without cmpxchg
+ *   NO_TAKE         a key is taken without cmpxchg
+ *   QUEUE_FIRST     the key is queued before it is out of the map
+ *   KEY_LATE        the key is read when the element has another key
+ *   TAKEN_COUNTS    a key that was taken counts as queued already
+ *   FREE_EARLY      the slot is freed before the recheck
+ *   NO_COUNT        the recheck does not increment the counter
+ *   ONE_ROUND       a recheck that is overtaken counts as done
+ *   FORGET          a recheck that failed frees the slot
+ *   DISARM_LATE     the worker is disarmed after it has taken the keys
+ *   NO_KICK         an eviction does not arm the worker
+ *   SILENT          no slot is free, and that is not reported
+ *   NO_SPOT         no slot is free, and the key is not rechecked on the spot
+ *   NO_REREAD       with NO_MARKS: no slot is free, and the worker does not walk the elements
+ *   NO_FLUSH_GRACE  a flush does not wait for the first grace period
+ *   NO_LAST_GRACE   a flush does not wait for the second grace period
+ *   PASS_OVER       a flush skips slots that are taken
+ *   FLUSH_FORGETS   a flush that is overtaken leaves nothing to the worker
+ *   KEEP_QUIET      an operation whose own tracer fails during a flush does not say so
+ *   OUTSIDE         no grace period waits for operations
+ *   MERGE           with EVENT: a key that is queued already is not queued again
+ *   TAKE_AFTER      with EVENT: an operation takes keys after its own tracers
  */
 #ifndef PER
 #define PER 2

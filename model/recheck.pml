@@ -2,21 +2,31 @@
 /*
  * The optimistic recheck: does the mirror equal the source when everybody is done?
  *
- * One key. An operation counts after it has changed the source, then runs the tracer, and
- * rechecks where another one has counted meanwhile. The steps of the processes interleave
- * anywhere, which includes interrupts. (Here a round counts for its key, not for all.)
+ * There is one key. An operation changes the source, increments the counter, then runs the tracer,
+ * and rechecks the key if another operation has incremented the counter meanwhile. The steps of the
+ * processes interleave anywhere, which includes interrupts. (Here a round of the worker increments
+ * the counter of its key only.) The worker clears the mark, waits for the programs that were there
+ * before, increments the counter, and rechecks. No element is reused, and nobody flushes: marks.pml
+ * models what marks have to do then, and queue.pml models keys that wait for the worker and have no
+ * element.
  *
- * Settings: NOPS operations, 2 to 4; EVICT a third one removes the key inside an operation on
- * another key, so that there was no look at the counter before it, and counts later; FAIL the
- * tracer fails once, and the key is marked for the worker; PTR the third one writes through a
- * pointer: it marks, then writes (MARK_AFTER: it may mark after it), and does not count. The worker clears the mark, waits for
- * the programs that were there before, counts, and rechecks. Nothing is used again, and nobody
- * flushes: what marks have to do then is in marks.pml, and what waits for the worker that has
- * no element in queue.pml.
+ * Settings:
+ *   NOPS        the number of operations, 2 to 4
+ *   EVICT       the third operation removes the key inside an operation on another key: it has not
+ *               read the counter before, and increments the counter later
+ *   FAIL        the tracer fails once, and the key is marked for the worker
+ *   PTR         the third operation writes through a pointer: it marks, then writes, and does not
+ *               increment the counter
+ *   MARK_AFTER  with PTR: it marks after the write
  *
- * Mutants: NO_RECHECK; NO_FIRST (no look at the counter before the operation); INC_BEFORE (it
- * counts before it has changed the source); ONE_ROUND; EVICT_BLIND (an eviction is traced as it
- * was, without a recheck); NO_GRACE; NO_BUMP (the worker does not count).
+ * Mutants:
+ *   NO_RECHECK   no recheck
+ *   NO_FIRST     the operation does not read the counter before it changes the source
+ *   INC_BEFORE   the operation increments the counter before it changes the source
+ *   ONE_ROUND    a recheck has one round only
+ *   EVICT_BLIND  the tracer runs for an eviction without a recheck
+ *   NO_GRACE     the worker does not wait for the programs
+ *   NO_BUMP      the worker does not increment the counter
  */
 #ifndef NOPS
 #define NOPS 3

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A map of the processes that were started, kept up to date by three tracepoints, and
- * a copy of it in another layout, kept up to date by two tracers of that map.
+ * A map of processes, which programs on three tracepoints update, and a mirror of it with
+ * another layout, which two tracers of that map update.
  *
- * The programs on the tracepoints know nothing of the copy: they could have been
- * running for weeks before somebody thought of it.
+ * The programs on the tracepoints do not know about the mirror. They could have been running
+ * for weeks before somebody attached the tracers.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_core_read.h>
@@ -35,7 +35,7 @@ struct {
 	__uint(max_entries, 64 * 1024);
 } samples SEC(".maps");
 
-/* The tracepoints: user space ends them, and waits until begun equals ended. */
+/* The tracepoints: user space clears following, and waits until begun equals ended. */
 __u32 following;
 __u64 begun;
 __u64 ended;
@@ -107,7 +107,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	if (task->pid != pid)
 		return 0;
 	count(&begun);
-	/* Fails for a process that is older than the map, and then nothing is traced. */
+	/* The delete fails for a process that is older than the map, and is then not traced. */
 	if (following && !bpf_map_delete_elem(&processes, &pid))
 		count(&source_deletes);
 	count(&ended);
@@ -149,7 +149,7 @@ int mirror_update(struct bpf_map_trace_ctx__update_elem *ctx)
 	value.parent = process->parent;
 	value.execs = process->execs;
 	__builtin_memcpy(value.comm, process->comm, COMM_SIZE);
-	/* 1: could not follow. The link counts it. */
+	/* 1: the tracer has failed. The link counts it. */
 	if (bpf_map_update_elem(&processes_v2, &key, &value, BPF_ANY))
 		return 1;
 	show(MIRRORED_UPDATE, __sync_fetch_and_add(&mirrored_updates, 1), key, ctx->cpu, &value);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Follow the processes of this machine in one map, mirror it into a second one of
- * another layout by tracing it, and compare both.
+ * Keep the processes of this machine in one map, mirror it in a second map with another
+ * layout by tracing it, and compare both.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@
 #define WORKERS 2
 #define SHORT_LIVED_EACH 1200
 #define LONG_LIVED_EACH 16
-/* One in so many runs a program; the others only fork. */
+/* One process in EXEC_INTERVAL runs a program. The others only fork. */
 #define EXEC_INTERVAL 20
 #define EVENTS_MIN 2000
 
@@ -99,8 +99,8 @@ static void child(int i)
 }
 
 /*
- * Fork processes that end at once, count them in @forked, and then some that live until
- * this one is told to end, so that both maps have something in them.
+ * Fork processes that exit at once, and count them in @forked. Then fork some that live until
+ * this process has to end, so that neither map is empty.
  */
 static int work(volatile __u64 *forked, int ready, int end)
 {
@@ -178,7 +178,7 @@ static void compare(int source, int mirror, struct comparison *result)
 	}
 }
 
-/* No program on a tracepoint is in the middle of anything any more. */
+/* Returns when no program on a tracepoint is running any more. */
 static int stop_following(struct demo_bpf *skel)
 {
 	double deadline = seconds() + 30;
@@ -238,8 +238,8 @@ int main(void)
 	if (forked == MAP_FAILED || pipe2(ready, O_CLOEXEC) || pipe2(end, O_CLOEXEC))
 		return die("workload", errno);
 
-	printf("demo: %d short-lived processes; the first events that were mirrored, and one in "
-	       "%d from then on:\n", WORKERS * SHORT_LIVED_EACH, SAMPLE_INTERVAL);
+	printf("demo: %d short-lived processes; the first mirrored events, then one of every "
+	       "%d:\n", WORKERS * SHORT_LIVED_EACH, SAMPLE_INTERVAL);
 	__atomic_store_n(&skel->bss->following, 1, __ATOMIC_SEQ_CST);
 	start = shown = seconds();
 	for (i = 0; i < WORKERS; i++) {
@@ -276,7 +276,7 @@ int main(void)
 	err = stop_following(skel);
 	ring_buffer__consume(samples);
 	if (err)
-		return die("the tracepoints do not come to rest", err);
+		return die("the programs on the tracepoints do not finish", err);
 
 	compare(bpf_map__fd(skel->maps.processes), bpf_map__fd(skel->maps.processes_v2), &result);
 	close(end[1]);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the BPF programs of the demo and user space share: both layouts */
+/* Shared by the BPF programs of the demo and user space: both layouts */
 #ifndef DEMO_H
 #define DEMO_H
 
 #define COMM_SIZE 16
 
-/* The map that is kept up to date: __u32 pid -> struct process */
+/* The source: __u32 pid -> struct process */
 struct process {
 	__u64 start_ns;
 	__u32 parent;
@@ -14,8 +14,8 @@ struct process {
 };
 
 /*
- * The next version of it: the key is what bpf_get_current_pid_tgid() gives, the time
- * is in microseconds and the members are in another order.
+ * The mirror: the key is the result of bpf_get_current_pid_tgid(), the time is in
+ * microseconds, and the members are in another order.
  */
 struct process_v2 {
 	char comm[COMM_SIZE];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What every part of the benchmark needs: the clock, and where figures and errors go. */
+/* Shared by all parts of the benchmark: the clock, and the output of figures and errors. */
 #ifndef HELPERS_H
 #define HELPERS_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What a link costs: to attach, to change, to detach, and in memory. */
+/* What a link costs: to attach, to update, to detach, and in memory. */
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>

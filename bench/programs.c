@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What programs pay that are not traced: in code, in the time to load them, in their maps. */
+/* What programs pay that are not traced: in code, in load time, in their maps. */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A large map, the least that can be told of its states, lookups of it, and a watch on what
- * the worker of the map takes.
+ * A large map with the smallest possible sync tracer, lookups in it, and a measurement of the
+ * worker of the map.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What tracers of states cost beside the operations: to be told all that is there, by a replay and
- * by a flush; lookups by programs that write through pointers; the worker that goes through a map
- * for them; and memory.
+ * What sync tracers cost beside the operations: a replay and a flush of all elements, lookups
+ * by programs that write through pointers, the walks of the worker, and memory.
  */
 #include <errno.h>
 #include <poll.h>
@@ -244,7 +243,7 @@ static __s64 kept(const struct allocations_bpf *allocations, bool large)
 	return large ? bytes + vmalloc_used() : bytes;
 }
 
-/* The memory of a map's first tracer of states, its link included */
+/* The memory of a map's first sync tracer, its link included */
 static void bench_memory(enum bpf_map_type type, __u32 entries, const char *name)
 {
 	struct allocations_bpf *allocations = allocations_bpf__open();

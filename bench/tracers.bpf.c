@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One tracer, in all the ways there are to run it: read the key and the value, and
- * add them to a counter. Hooks that see every map first look which one it is.
+ * One tracer, in each way to run it: read the key and the value, and add them to a counter.
+ * Hooks that see every map first check which map it is.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_core_read.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What BPF_LINK_CREATE refuses, row by row of the contract's table of errors, and whom
+ * What BPF_LINK_CREATE refuses, row by row of the contract's table of errors, and which loads
  * BPF_PROG_LOAD refuses
  */
 #include "testing_helpers.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 2 and defect 7 of the RFC: when BPF_LINK_CREATE returns, every later
- * operation runs the tracer and every earlier one has finished. What began before,
- * and may be on either side, is waited for.
+ * Contract 2 and defect 7 of the RFC: when BPF_LINK_CREATE returns, every later operation runs
+ * the tracer, and every earlier one has finished. The attach waits for operations that began
+ * before it, and may or may not run the tracer.
  */
 #include "testing_helpers.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A batch of deletes runs tracers for each of them. However many these are, and however slow:
- * grace periods end meanwhile.
+ * A batch of deletes runs the tracers for each element. Grace periods end meanwhile, however
+ * many the tracers are, and however slow.
  */
 #include "testing_helpers.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A page of memory whose first access sleeps until the test lets it go: it belongs to
- * a file of a FUSE filesystem that this process serves.
+ * A page of memory whose first access sleeps until the test releases it. It belongs to a file
+ * of a FUSE filesystem that this process serves.
  */
 #ifndef BLOCKING_PAGE_H
 #define BLOCKING_PAGE_H

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What an LRU map gives up is a delete, for its delete tracers, with that reason. */
+/* An eviction of an LRU map is a delete: the delete tracers run for it, with that reason. */
 #include "testing_helpers.h"
 
 #include "progs/eviction.h"

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Has what a thread asks the kernel for fail, once at a time, and keeps a table of that. */
+/*
+ * Makes the requests of a thread to the kernel fail, one at a time, and keeps a table of the
+ * results.
+ */
 #ifndef FAULT_INJECTION_H
 #define FAULT_INJECTION_H
 

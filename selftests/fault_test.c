@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 12: every failure leaves nothing behind. Each allocation, and each copy of memory
- * of user space, on the way of a system call fails once, in turn, until a pass meets none: the
- * call reports it or gets along without, and the next one works. Then the same with each
- * allocation and all that come after it. What was lost on the way is found by kmemleak and by
- * the module, which could not be removed. The last test prints what was tried.
+ * Contract 12: a failure leaves nothing behind. In each system call, each allocation and each
+ * copy from or to user space fails once, in turn, until a pass has none left to fail. The call
+ * reports the failure or gets along without the memory, and the next call works. Then the same
+ * with each allocation and all that come after it. kmemleak finds leaked memory, and a leaked
+ * reference keeps the module from being removed. The last test prints what was tried.
  */
 #include "testing_helpers.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 1: where key or value lie in an element, the tracer gets what the operation
- * was given, although the element is reused meanwhile.
+ * Contract 1: if key or value lie in an element, the tracer gets what the operation was given,
+ * even if the element is reused meanwhile.
  */
 #include "testing_helpers.h"
 

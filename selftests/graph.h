@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Maps, and tracers that lead from one to the other. */
+/* Maps, and tracers that lead from one map to the other. */
 #ifndef GRAPH_H
 #define GRAPH_H
 

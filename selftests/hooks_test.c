@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 13: whoever looks at a map's own operations, by fentry, fexit or a kprobe, sees each
- * of them, and what it returned, whether the map is traced or not.
+ * Contract 13: programs of fentry, fexit and kprobes on a map's own operations see each
+ * operation, and what it returned, whether the map is traced or not.
  */
 #include "testing_helpers.h"
 

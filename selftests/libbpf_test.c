@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What libbpf and bpftool of the patched kernel tree know of map tracers. The section
- * handler for a libbpf that does not is only registered where that is the subject.
+ * How libbpf and bpftool of the patched kernel tree support map tracers. The section handler
+ * for other libbpfs is registered only in the tests of that handler.
  */
 #include "testing_helpers.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The module comes and goes. No test here keeps a map that was traced, so each of
- * them begins with a module that can be removed.
+ * Loading and removing the module. No test here keeps a map that was traced, so each test
+ * begins with a module that can be removed.
  */
 #include "testing_helpers.h"
 

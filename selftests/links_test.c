@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What a link can do: end, in each way there is, change its program, and tell about itself */
+/* What a link can do: end, in each possible way, change its program, and report its state */
 #include "testing_helpers.h"
 
 #include <signal.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 7: no tracer leads to itself. What it writes is known when it attaches, and a
+ * Contract 7: no tracer leads to itself. It is known at the attach what a tracer writes, and a
  * cycle is refused, however long it is and whoever attaches at the same time.
  */
 #include "testing_helpers.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What programs write through pointers is told to the tracers of states, without a flush. */
+/* Writes of programs through pointers are reported to sync tracers, without a flush. */
 #include "testing_helpers.h"
 
 #include <poll.h>

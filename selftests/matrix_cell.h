@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A cell of the matrix: an operation, from an origin, on a map of a type, whose tracers
- * keep a mirror. What it does for real is noted here as what is to be expected of both.
+ * A cell of the matrix: an operation, from an origin, on a map of a type, whose tracers keep a
+ * mirror. The cell notes what it does, as the expected content of map and mirror.
  */
 #ifndef MATRIX_CELL_H
 #define MATRIX_CELL_H

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/*
- * The matrix, see matrix_update_test.c: each delete, from each origin, on each type of map.
- */
+/* The matrix, see matrix_update_test.c: each delete, from each origin, on each type of map. */
 #include "matrix_fixture.h"
 
 static char log_buf[1 << 16];

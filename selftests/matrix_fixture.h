@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The fixture of the matrix: a cell for each type of map, and how it is judged. */
+/* The fixture of the matrix: a cell for each type of map, and the checks of its result. */
 #ifndef MATRIX_FIXTURE_H
 #define MATRIX_FIXTURE_H
 

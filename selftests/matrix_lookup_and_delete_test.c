@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The matrix, see matrix_update_test.c: LOOKUP_AND_DELETE, which only a system call can do,
- * of one element and in batches, on each type of map.
+ * The matrix, see matrix_update_test.c: LOOKUP_AND_DELETE, which only a system call can do, of
+ * one element and in batches, on each type of map.
  */
 #include "matrix_fixture.h"
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 1 and defect 5 of the RFC, for each update, from each origin, on each type of
- * map: it is done for real, under tracers that keep a mirror. Afterwards the map holds
- * what it should, the mirror holds the same, and the tracers ran exactly as often as
- * elements, or their slices for a CPU, were changed. Where a type does not have the
- * operation, the cell says so, and checks that it is refused.
+ * Contract 1 and defect 5 of the RFC, for each update, from each origin, on each type of map. A
+ * cell does the update under tracers that keep a mirror. Afterwards the map holds what it
+ * should, the mirror holds the same, and the tracers have run exactly once for each element, or
+ * for each value of a CPU, that was changed. If a type does not have the operation, the cell
+ * says so, and checks that it is refused.
  */
 #include "matrix_fixture.h"
 

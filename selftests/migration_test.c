@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The RFC's example, a program that is upgraded while it runs: migration_old.bpf.c goes,
- * migration_new.bpf.c comes, and what the one knew the other one knows. They do as
- * Documentation/migration.rst says, by its code; stock_migration_test.c is the same with
- * a distribution's libbpf. The tests named control_* show that the others are not won by chance.
+ * The RFC's example, a program that is upgraded while it runs: migration_new.bpf.c replaces
+ * migration_old.bpf.c and takes over its state. The tests follow Documentation/migration.rst,
+ * and use its code. stock_migration_test.c does the same with a distribution's libbpf. The
+ * tests named control_* show that the others do not pass by chance.
  */
 #include "testing_helpers.h"
 

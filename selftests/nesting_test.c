@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 7 to 9: tracers that run inside one another, and inside of what holds a lock.
- * A chain that is known to be too long is refused at attach. What cannot be known, a
- * tracer that leads to itself too, ends when it runs, and is counted.
+ * Contract 7 to 9: tracers that run inside one another, and inside of something that holds a
+ * lock. A chain that is known to be too long is refused at the attach. A loop that cannot be
+ * known at the attach ends at run time, and is counted.
  */
 #include "testing_helpers.h"
 

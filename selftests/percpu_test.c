@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Per-CPU maps: a tracer runs once for each slice of an element that an update wrote,
- * with the value of that slice, and its context says which CPU's it is. It runs on the
- * CPU of the operation all the same.
+ * Maps with a value for each CPU: a tracer runs once for each value that an update wrote, with
+ * this value, and the context has the number of its CPU. All of these runs happen on the CPU of
+ * the operation.
  */
 #include "testing_helpers.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Defect 5 of the RFC: what a program does to a map is traced, whatever its type */
+/* Defect 5 of the RFC: the operations of a program are traced, whatever type it has */
 #include "testing_helpers.h"
 
 #include <arpa/inet.h>

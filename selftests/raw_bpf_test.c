@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The code of Documentation/raw-bpf.rst does what is said there, and knows the layouts. */
+/* The code of Documentation/raw-bpf.rst does what the page says, and its layouts are right. */
 #include "raw-bpf-1.c"
 #include "raw-bpf-2.c"
 #include "raw-bpf-3.c"

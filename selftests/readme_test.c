@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The examples of README.md do what is said there: the tracer with its loader, and the program
- * of one's own with bpftool.
+ * The examples of README.md do what it says: the tracer with its loader, and the program of
+ * one's own with bpftool.
  */
 #include "testing_helpers.h"
 

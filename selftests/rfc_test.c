@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the RFC's own tests showed, by its names, with the section handler of libbpf. That
- * a program may use its whole stack, and not more, is in verifier_test.c.
+ * What the RFC's own tests showed, by their names, with the section handler of libbpf.
+ * verifier_test.c shows that a program may use its whole stack, and not more.
  */
 #include "testing_helpers.h"
 

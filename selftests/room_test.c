@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 8: an operation needs room for what has to be copied of its arguments, and for
- * nothing else. So none of these is missed, though what is copied of the key and the value
- * together has room twice only.
+ * Contract 8: an operation needs room only for those of its arguments that have to be copied.
+ * None of these operations is missed, though copies of both key and value have room only twice.
  */
 #include "testing_helpers.h"
 

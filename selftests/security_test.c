@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What Documentation/security.rst says, where no other binary shows it */
+/* What Documentation/security.rst says, where no other binary tests it */
 #include "testing_helpers.h"
 
 #include <fcntl.h>

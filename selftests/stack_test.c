@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contract 8 and 13 where little of the stack is left: the operation is what it is without
- * tracers, and they are counted as missed. In each context that has a stack of its own.
+ * Contract 8 and 13 with little of the stack left: the operation does what it does without
+ * tracers, and the tracers count a miss. In each context that has its own stack.
  */
 #include "testing_helpers.h"
 

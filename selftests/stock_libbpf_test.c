@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The section handler in a program that is built with a distribution's libbpf, its
- * headers and its linux/bpf.h, none of which knows of map tracers
+ * The section handler in a program that is built with a distribution's libbpf, its headers and
+ * its linux/bpf.h, none of which supports map tracers
  */
 #include "testing_helpers.h"
 

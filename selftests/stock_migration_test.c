@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What migration_test.c shows, with a distribution's libbpf and map_trace_libbpf.c */
+/* The tests of migration_test.c, with a distribution's libbpf and map_trace_libbpf.c */
 #define SETUP map_trace_setup
 #define ATTACH_FOLLOW "migration-4.c"
 #define ATTACH(prog) map_trace_attach_program(self->new->obj, prog)

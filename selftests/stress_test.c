@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Contract 2, 3 and 4 under load: tracers come, go and change while CPUs change the map */
+/*
+ * Contract 2, 3 and 4 under load: tracers are attached, detached and changed while CPUs change
+ * the map
+ */
 #include "testing_helpers.h"
 
 #include <pthread.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What goes wrong around a tracer of states: its owner is killed, its map goes, its mirror is
- * full. Where memory is short is in fault_test.c, and what is lost in sync_test.c.
+ * What can go wrong around a sync tracer: its owner is killed, its map is freed, its mirror is
+ * full. fault_test.c tests failing allocations, and sync_test.c lost keys.
  */
 #include "testing_helpers.h"
 

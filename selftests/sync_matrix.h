@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The matrix of tracers of states: each way to write, times each type of map, times each context
- * that programs run in. These are its three tables, and which cells of it are empty, and why.
+ * The matrix of sync tracers: each way to write, times each type of map, times each context
+ * that programs run in. This declares the three tables, and says which cells are empty, and
+ * why.
  */
 #ifndef SYNC_MATRIX_H
 #define SYNC_MATRIX_H
@@ -83,7 +84,7 @@ struct context_entry {
 	enum seen seen;
 };
 
-/* When a tracer of states is told at the latest, and whether one of operations is told at all */
+/* When a sync tracer has run at the latest, and whether an event tracer runs at all */
 enum told {
 	BY_OPERATION,	/* before the operation returns: both */
 	BY_QUEUE,	/* soon, as its key waits in a queue: both */

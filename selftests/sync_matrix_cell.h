@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* A cell of the matrix of tracers of states: its maps, and what is in them */
+/* A cell of the matrix of sync tracers: its maps, and their content */
 #ifndef SYNC_MATRIX_CELL_H
 #define SYNC_MATRIX_CELL_H
 

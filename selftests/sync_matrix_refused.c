@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Whether what has no cell cannot be done, or does nothing */
+/* Checks that what has no cell cannot be done, or has no effect */
 #include <string.h>
 
 #include <bpf/bpf.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* How the programs of the matrix come to run, in each context */
+/* How the programs of the matrix are run, in each context */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* How a cell of the matrix of tracers of states writes */
+/* How a cell of the matrix of sync tracers writes */
 #ifndef SYNC_MATRIX_RUN_H
 #define SYNC_MATRIX_RUN_H
 

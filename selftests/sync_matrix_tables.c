@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The tables of the matrix of tracers of states, and which of its cells are run */
+/* The tables of the matrix of sync tracers, and the selection of the cells that are run */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

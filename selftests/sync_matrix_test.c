@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tracers of states, whoever writes: each way to write, on each type of map, in each context that
- * programs run in. After a flush the mirror equals the map, byte for byte; and before it, where the
- * documentation says so. Then the same with tracers of operations, which have to be wrong exactly
- * where nothing but a pointer was written through.
+ * Sync tracers, whoever writes: each way to write, on each type of map, in each context that
+ * programs run in. After a flush the mirror equals the map, byte for byte. It does so before
+ * the flush where the documentation says so. Then the same with event tracers, whose mirrors
+ * have to be wrong exactly where a value was only written through a pointer.
  *
- * Of a cell that is empty the kernel has to refuse what it would do.
+ * If a cell is empty, the kernel has to refuse what it would do.
  *
- * By itself it runs so many cells that each pair of type, way and context occurs. With
- * SYNC_MATRIX=all, it runs all of them: make matrix.
+ * By itself this runs as many cells as are needed for each pair of type, way and context. With
+ * SYNC_MATRIX=all it runs all of them: make matrix.
  */
 #include "testing_helpers.h"
 
@@ -362,7 +362,7 @@ static void run_cells_of(test_t *self, enum source source, enum engine engine)
 	run_group(self, &waiting);
 }
 
-/* The same, under tracers of states, and of operations */
+/* The same, under sync tracers and event tracers */
 static void run_cells(struct __test_metadata *_metadata, test_t *self, enum source source,
 		      enum engine engine)
 {

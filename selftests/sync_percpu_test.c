@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A tracer of states of a map with a value for each CPU: it is told the value of each. */
+/* A sync tracer of a map with a value for each CPU: it gets the value of each CPU. */
 #include "testing_helpers.h"
 
 #include <poll.h>

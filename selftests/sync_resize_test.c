@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Whoever goes through all elements of a map meets each that stays, while the map grows and shrinks. */
+/*
+ * A walk over all elements of a map visits each element that stays, while the map grows and
+ * shrinks.
+ */
 #include "testing_helpers.h"
 
 #include <poll.h>

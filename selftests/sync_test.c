@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A tracer of states is told of each key until what it was told is what is there. */
+/* A sync tracer runs for each key until what it got last is what the map holds. */
 #include "testing_helpers.h"
 
 #include <poll.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Tracers of states of a trie: each prefix is a key, and what is behind it is none. */
+/* Sync tracers of a trie: each prefix is a key, and the bits after the prefix are no part of it. */
 #include "testing_helpers.h"
 
 #include <poll.h>

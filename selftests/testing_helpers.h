@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What every test of the suite needs. Include it first. The harness wants to be in one file
- * of a binary only: the others define WITHOUT_HARNESS before.
+ * What every test of the suite needs. Include it first. Only one file of a binary may include
+ * the harness: the others define WITHOUT_HARNESS before.
  */
 #ifndef TESTING_HELPERS_H
 #define TESTING_HELPERS_H

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Maps of other types than those of the matrix: the attach is refused with EOPNOTSUPP,
- * and leaves nothing behind.
+ * Maps of types that are not in the matrix: the attach is refused with EOPNOTSUPP, and leaves
+ * nothing behind.
  */
 #include "testing_helpers.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Contract 1 and 13: updates are traced as they were done, and only if they were */
+/* Contract 1 and 13: an update is traced as it was done, and only if it succeeded */
 #include "testing_helpers.h"
 
 #include "progs/operation.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Layouts that Documentation/migration.rst has advice for. The tests named control_* show
- * what becomes of them without it.
+ * The layouts for which Documentation/migration.rst has advice. The tests named control_* show
+ * what happens without the advice.
  */
 #include "testing_helpers.h"
 
@@ -18,7 +18,7 @@
 
 #define SETTLE_MS 60000
 
-/* A tracer of states, which was told all that was there. Its link, or a negative errno */
+/* Attaches a sync tracer and waits for its replay. Returns its link, or a negative errno */
 static int follow_with(const struct bpf_program *prog, const struct bpf_map *map)
 {
 	struct pollfd replayed = { .events = POLLIN };

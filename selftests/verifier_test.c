@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Contract 5 and 6: what tracers may do, checked when they load and when they attach */
+/* Contract 5 and 6: what tracers may do, checked at load and at the attach */
 #include "testing_helpers.h"
 
 #include <bpf/btf.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What is in a map, in memory: to compare maps, and as the copies that are made without tracers */
+/*
+ * The content of a map, in memory: for comparisons, and for the copies that are made without
+ * tracers
+ */
 #ifndef COPIES_H
 #define COPIES_H
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A map that everything writes to at once, and what follows it: tracers of states, tracers of
- * operations, and fexit programs.
+ * A map that everything writes to at once, and its tracers: sync tracers, event tracers, and
+ * fexit programs.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -40,7 +40,7 @@ struct mirror late_mirror SEC(".maps");
 struct mirror events SEC(".maps");
 struct mirror fexits SEC(".maps");
 
-/* How often a tracer of states was told, why; the link that stays, and the other one */
+/* How often a sync tracer has run, by reason; the link that stays, and the other one */
 __u64 runs[2][NR_REASONS];
 /* Of this many runs, one fails */
 __u32 fails_each, tries;

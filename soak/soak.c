@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes to maps of several kinds from everywhere at once, for a while, and then looks whether
- * what follows them is what they are: the mirrors of two tracers of states, one of which is
- * attached and detached all the time, which have to be, and what is made without them.
+ * Writes to maps of several kinds from everywhere at once for a while, and then compares them
+ * with their copies. The mirrors of two sync tracers have to be equal; one of these tracers is
+ * attached and detached all the time. The copies that are made without sync tracers are
+ * controls.
  */
 #include <errno.h>
 #include <poll.h>
@@ -505,8 +506,8 @@ static void report_load(void)
 	report(everybody, "all have written, %llu operations", all);
 	report(every_reason, "the tracers were run for each reason");
 	/* By operations alone they meet seldom: a short run can do without. */
-	report(events[1], "tracers of operations end with other values where pointers are written "
-	       "through: %llu keys, and %llu where not", events[1], events[0]);
+	report(events[1], "event tracers end with other values in rounds that write through "
+	       "pointers: %llu keys, and %llu in other rounds", events[1], events[0]);
 }
 
 int main(int argc, char **argv)

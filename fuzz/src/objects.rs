@@ -59,7 +59,7 @@ impl Kind {
         create_map(map_type, flags, max_entries)
     }
 
-    /// Whether it can have tracers of deletes.
+    /// Whether it can have delete tracers.
     pub fn deletes(self) -> bool {
         self != Self::Array
     }

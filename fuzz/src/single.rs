@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One thread, and a model that says what each call has to do: with what it ends, how often each
-//! tracer of operations has run, and what a mirror has after a flush.
+//! One thread, and a model that predicts each call: its result, how often each event tracer has run,
+//! and what a mirror holds after a flush.
 
 use crate::{
     bpf::{
@@ -339,7 +339,7 @@ impl<'a> World<'a> {
                 OP_UPDATE => self.updated(id, key, value, 1),
                 OP_DELETE => self.deleted(id, key),
                 _ => {
-                    // In place: no tracer of operations sees it.
+                    // In place: no event tracer sees it.
                     let old = if op == OP_ADD { old.unwrap_or(0) } else { 0 };
                     let map = self.maps.get_mut(&id).expect("it is there");
                     map.content.insert(key, old.wrapping_add(value));
@@ -747,7 +747,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Each tracer of operations has run as often as the model says.
+    /// Checks that each event tracer has run as often as the model says.
     fn compare(&self) -> Result<()> {
         for (index, link) in self.links.iter().enumerate() {
             let kind = self.maps.get(&link.map).map(|map| map.kind);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many threads at once, on the same maps and links. In the end no run of a tracer of operations
-//! that was there all the time is missing, and each mirror has what its map has.
+//! Many threads at once, on the same maps and links. In the end no run is missing of an event tracer
+//! that was attached all the time, and each mirror equals its map.
 
 use crate::{
     bpf::{

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Maps, programs that operate on them and tracers that note what they see. What not
- * every test needs is loaded for those that ask for it: loading takes most of their time.
+ * Maps, programs that operate on them, and tracers that record what they see. A program that
+ * not every test needs is loaded only for tests that ask for it: loading takes most of their
+ * time.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

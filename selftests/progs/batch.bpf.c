@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A tracer that takes its time */
+/* A slow tracer */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 

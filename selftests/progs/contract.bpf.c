@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Tracers that take their time, and one that is interrupted by its own operation */
+/* Slow tracers, and one that is interrupted by its own operation */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "contract.h"

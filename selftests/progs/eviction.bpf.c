@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* An LRU map that is filled beyond its size, and tracers of it */
+/* An LRU map that is filled beyond its size, and its tracers */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>

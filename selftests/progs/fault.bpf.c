@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Has allocations of a thread fail, from one of them on, or some of the workers of the module */
+/*
+ * Makes allocations of a thread fail, from a certain one on, or some allocations of the workers
+ * of the module
+ */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>

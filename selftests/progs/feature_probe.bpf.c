@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Which programs bpftool can load: no others than map tracers, or none at all */
+/* Restricts which programs bpftool can load: only map tracers, or none at all */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>

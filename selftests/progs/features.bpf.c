@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Something of all that makes libbpf find out what the kernel can do */
+/* One use of everything that makes libbpf probe a feature of the kernel */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 

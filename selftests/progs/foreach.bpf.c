@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A callback deletes the element that it was called for. Its key lies in the element,
- * and the element belongs to somebody else as soon as it is deleted.
+ * A callback deletes the element that it was called for. The key lies in the element, and the
+ * element can be reused as soon as it is deleted.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

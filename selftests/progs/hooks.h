@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What progs/hooks.bpf.c and hooks_test.c share */
+/* Shared by progs/hooks.bpf.c and hooks_test.c */
 #ifndef HOOKS_H
 #define HOOKS_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Values so large that the kernel keeps no room for a copy of them */
+/* Values so large that the kernel has no room for copies of them */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 

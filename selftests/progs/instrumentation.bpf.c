@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Tracers that call a function which a kprobe is on */
+/* Tracers that call a function with a kprobe */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Programs as they were written for the RFC: its section names and context structs,
- * keys and values read by bpf_probe_read(). And sections that only libbpf looks at.
+ * Programs as they were written for the RFC, with its section names and context structs, and
+ * bpf_probe_read() for keys and values. Also sections that only libbpf looks at.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -45,7 +45,7 @@ static __u32 next_number(__u32 number)
 	return number % 2 ? 3 * number + 1 : number / 2;
 }
 
-/* How often the tracer of states was told because of a flush, and what it returns */
+/* How often the sync tracer has run for a flush, and what it returns */
 __u32 nr_flushed;
 __u32 sync_fails;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tracers that write to maps which may be traced themselves. Each is written for an
- * operation and a map that it writes to; which map it traces is up to the test.
+ * Tracers that write maps which may be traced themselves. Each is for one operation, and writes
+ * one map. The test decides which map it traces.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

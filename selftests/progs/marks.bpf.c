@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Programs that write through pointers, each in another way, and what follows the maps */
+/* Programs that write through pointers, each in another way, and the tracers of the maps */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Each way in which a program operates on a map, and tracers that keep a mirror of it */
+/* Each way in which a program operates on a map, and tracers that keep a mirror of the map */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "matrix.h"

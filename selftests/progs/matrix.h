@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the programs of the matrix and user space share */
+/* Shared by the programs of the matrix and user space */
 #ifndef MATRIX_H
 #define MATRIX_H
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The next version of migration_old.bpf.c, with another layout of its keys and values, and what
- * brings it up to date: a tracer of the old map, by the code of Documentation/migration.rst. And
- * what does not: a copy by an iterator, with tracers of operations or without.
+ * The next version of migration_old.bpf.c, with another layout of keys and values, and the
+ * tracer of the old map that updates the new one, by the code of Documentation/migration.rst.
+ * The controls are here, too: a copy by an iterator, with event tracers and without.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -131,7 +131,7 @@ static void test_point(const struct file_new *key)
 /* The way back does not wait. */
 #include "migration-8.c"
 
-/* Controls: tracers of operations, and a copy that does not know of them */
+/* Controls: event tracers, and a copy without them */
 
 static struct state_new convert(const struct state_old *old)
 {

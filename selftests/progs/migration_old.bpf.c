@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A program of the kind that is upgraded while it runs: it keeps a map of the files that
- * a process has opened, lets the process write to no other ones, and counts the writes. It knows
- * nothing of migrations.
+ * A program that is upgraded while it runs. It keeps a map of the files that a process has
+ * opened, lets the process write only to these files, and counts the writes. It knows nothing
+ * of migrations.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

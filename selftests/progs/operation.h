@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What user space hands to a program that operates on a map, and what it gets back */
+/* The arguments and results of a program that operates on a map, as user space sees them */
 #ifndef OPERATION_H
 #define OPERATION_H
 

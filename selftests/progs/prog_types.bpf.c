@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A program of each type that the kernel of the tests can run. All of them do the same:
- * an update of a map, and a delete. What is not here are LIRC_MODE2, for remote controls,
- * and LWT_SEG6LOCAL, for routes that this kernel is built without.
+ * A program of each type that the kernel of the tests can run. All of them do an update and a
+ * delete of a map. Two types are missing: LIRC_MODE2, for remote controls, and LWT_SEG6LOCAL,
+ * for routes that this kernel is built without.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Programs as the RFC's users wrote them: its section names, its context, and keys and
- * values that are read through a helper.
+ * Programs as the RFC's users wrote them, with its section names and its context, and a helper
+ * that reads keys and values.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

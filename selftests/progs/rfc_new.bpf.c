@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The RFC's example, by its names: what brings the map of the next version of a program up
- * to date. The old map is that of rfc.bpf.c, which user space puts in here.
+ * The RFC's example, by its names: tracers that fill the map of the next version of a program.
+ * The old map is that of rfc.bpf.c, which user space puts in here.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

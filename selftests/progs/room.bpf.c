@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/*
- * Operations within one another whose arguments are in part on the stack, and in part where
- * they have to be copied from.
- */
+/* Nested operations. Some of their arguments are on the stack, and some have to be copied. */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "room.h"

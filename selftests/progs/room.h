@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What progs/room.bpf.c and room_test.c share */
+/* Shared by progs/room.bpf.c and room_test.c */
 #ifndef ROOM_H
 #define ROOM_H
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Operations where little of the stack is left: within one another, by programs on
- * htab_map_update_elem() which update a map themselves; and where bpf_low_stack() of
- * test_modules/low_stack.c has left what is asked for.
+ * Operations with little of the stack left: nested ones, by programs on htab_map_update_elem()
+ * which update a map themselves, and operations where bpf_low_stack() of
+ * test_modules/low_stack.c has left a given number of bytes.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What progs/stack.bpf.c and stack_test.c share */
+/* Shared by progs/stack.bpf.c and stack_test.c */
 #ifndef STACK_H
 #define STACK_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Built with the headers of a distribution's libbpf, too */
+/* Also built with the headers of a distribution's libbpf */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A map, what follows its states, and what follows its operations */
+/* A map, its sync tracers and its event tracers */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>

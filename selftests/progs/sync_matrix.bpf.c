@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A map of whatever type, what follows it, and each way in which a program writes it: for each
- * way a program of each type that can, as the verifier looks at one program at a time.
+ * A map of any type, its tracers, and each way in which a program writes it. For each way there
+ * is one program for each type that supports it, as the verifier checks one program at a time.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

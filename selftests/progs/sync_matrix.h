@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the programs of the matrix of tracers of states and user space share */
+/* Shared by the programs of the matrix of sync tracers and user space */
 #ifndef SYNC_MATRIX_SHARED_H
 #define SYNC_MATRIX_SHARED_H
 

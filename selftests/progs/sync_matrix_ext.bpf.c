@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Takes the place of a function that was given a value: see sync_matrix.bpf.c */
+/* Replaces a function that takes a value: see sync_matrix.bpf.c */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "sync_matrix.h"

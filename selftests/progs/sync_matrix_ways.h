@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The ways in which programs write; a part of sync_matrix.bpf.c. */
+/* The ways in which programs write; included by sync_matrix.bpf.c */
 
 /* --- operations */
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A map with a value for each CPU, and one that follows it */
+/* A map with a value for each CPU, and its mirror */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "sync.h"

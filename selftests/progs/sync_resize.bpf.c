@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A map that grows and shrinks, and what follows its states */
+/* A map that grows and shrinks, and its sync tracers */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "sync_resize.h"

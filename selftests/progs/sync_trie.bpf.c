@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A trie, and what follows its states and is none */
+/* A trie, and a mirror that is not a trie */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "sync_trie.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The tracer of README.md, as it stands there, and the maps that it is for */
+/* The tracer of README.md, unchanged, and its maps */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "upgrade.h"

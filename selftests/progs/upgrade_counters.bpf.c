@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A counter for each CPU and key, in two layouts: in the next one each has a key of its own */
+/* A counter for each CPU and key, in two layouts: in the new layout each counter has its own key */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "upgrade_layouts.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Values that grow, and are too large for the stack: a scratch value for each CPU */
+/* Values that grow, and are too large for the stack: each CPU has a scratch value */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "upgrade_layouts.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Counters that are written in place, in a next layout that has a lock */
+/* Counters that are written in place. The new layout has a lock */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "upgrade_layouts.h"
@@ -29,7 +29,7 @@ struct {
 	__type(value, struct flow_v2);
 } flows_v2 SEC(".maps");
 
-/* What tracers of operations make of it, and one of states that is not idempotent */
+/* The mirrors of event tracers, and of a sync tracer that is not idempotent */
 struct copy_of_flows {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, NR_FLOWS);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Its next version, which knows what that has counted, from its .bss */
+/* The next version, which reads the counts of upgrade_globals_old.bpf.c from its .bss */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* An LRU follows a map that gives nothing up, and a map follows an LRU */
+/* An LRU map as the mirror of a map that does not evict, and the other way round */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "upgrade_layouts.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A kfunc for the tests that uses up the stack, all but so many bytes, and calls a function
- * there which programs can be attached to. It says how much of the rest they have used.
+ * A kfunc for the tests. It uses up the stack except for a given number of bytes, calls a
+ * function there that programs can attach to, and returns how much of the remaining stack they
+ * have used.
  */
 #include <linux/bpf.h>
 #include <linux/bpf_map_trace.h>

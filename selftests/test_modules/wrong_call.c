@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Calls a function by a pointer to one of another type. Where CONFIG_CFI works, that is the end of
- * whoever inserts it, and otherwise nothing happens.
+ * Calls a function through a pointer to a function of another type. With a working CONFIG_CFI,
+ * this kills the process that inserts the module. Otherwise nothing happens.
  */
 #include <linux/compiler.h>
 #include <linux/module.h>

@@ -6,7 +6,7 @@
  *
  * "bench instructions" is for a guest in which a nanosecond of its clocks is one
  * instruction, "bench nanoseconds" for any other. "bench interpreter" counts instructions
- * where the kernel has one.
+ * where the kernel has one, and no IBT.
  */
 #include <errno.h>
 #include <stdarg.h>

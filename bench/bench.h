@@ -4,7 +4,7 @@
 #define BENCH_H
 
 void bench_operations(void);
-/* Needs a kernel with an interpreter, and turns the JIT off meanwhile. */
+/* Needs a kernel with an interpreter and without IBT. Turns the JIT off for a while. */
 void bench_interpreter(void);
 void bench_links(void);
 void bench_programs(void);

@@ -84,8 +84,13 @@ static const struct way jited = { "" };
 static const struct way hardened = {
 	", bpf_jit_harden=2", "/proc/sys/net/core/bpf_jit_harden", "2",
 };
+/* Both on a kernel of their own, whose functions begin without an endbr64 */
+static const struct way without_ibt = {
+	", without IBT", "/proc/sys/net/core/bpf_jit_enable", "1",
+};
 static const struct way interpreted = {
-	", interpreted", "/proc/sys/net/core/bpf_jit_enable", "0", .interpreted = true,
+	", without IBT, interpreted", "/proc/sys/net/core/bpf_jit_enable", "0",
+	.interpreted = true,
 };
 
 /* What is done to each element; the figures of batches are for one element, too. */
@@ -604,5 +609,6 @@ void bench_operations(void)
 
 void bench_interpreter(void)
 {
+	measure_untraced(&without_ibt);
 	measure_untraced(&interpreted);
 }

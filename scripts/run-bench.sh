@@ -6,7 +6,7 @@
 #	check	compares with the budgets and with Documentation/cost.json; TAP,
 #		the last line is "N passed, N failed, N skipped"
 #	save	puts figures, tables and plot into Documentation/
-# INTERPRETER=1 adds rows for the interpreter, on two more kernels.
+# INTERPRETER=1 adds rows for the interpreter and for a kernel without IBT, on two more kernels.
 # Where KVM works, and with BENCH_TIME=1 to see that it would, measures time, too.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -68,10 +68,10 @@ count() {
 	trap run_exit_commands EXIT
 }
 
-# Distributions leave the interpreter out: it has a kernel for its rows alone.
+# Distributions leave the interpreter out, and have IBT: there is a kernel for these rows alone.
 if [[ -n ${INTERPRETER:-} ]]; then
 	use_kernels interpreter
-	say "counting instructions of the interpreter in two guests (logs: $LOGS/bench-*-kernel.log)"
+	say "counting instructions of the interpreter, and without IBT, in two guests (logs: $LOGS/bench-*-kernel.log)"
 	count interpreter interpreter -interpreter
 fi
 

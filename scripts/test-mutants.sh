@@ -118,7 +118,7 @@ run_list() {
 				"${TEST_GUEST[@]}" -- \
 				"'$copy/scripts/guest/run-mutants.sh' '$copy/build/selftests-$config' \
 				'$list'" 2>&1 || true
-		) | tr -d '\r' > "$log.now"
+		) | sed -u 's/\r//g' > "$log.now"
 		cat "$log.now" >> "$log"
 		begun=$(grep -c '^# begin ' "$log.now") || begun=0
 		if [[ $begun -eq 0 ]]; then

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # guest/run-mutants.sh OUTPUT LIST: runs in the guest one test with each module
 # of LIST, lines of "NAME BINARY TEST MODULE". Prints what they print, with
-# "begin" and "end" lines between. Stops after one that leaves a kernel behind
+# "begin" and "end" lines between. A mutant ("none-..." is none) ends with the first
+# variant of its test that fails. Stops after one that leaves a kernel behind
 # in which the next one would not be fair: with a taint, or with the module in
 # use.
 
@@ -28,15 +29,31 @@ unload() {
 	[[ ! -e /sys/module/map_trace ]]
 }
 
+# A test and all that it has started are one session.
+session=$(mktemp)
+trap 'rm -f "$session"' EXIT
+
+# run_test NAME MODULE BINARY TEST
+run_test() {
+	local line
+	MAP_TRACE_KO=$2 setsid --wait bash -c 'echo $$ > "$0"; exec "$@"' "$session" \
+		timeout --kill-after=10 600 "$output/${3}_test" -t "$4" 2>&1 < /dev/null |
+		while IFS= read -r line; do
+			echo "$line"
+			# The other variants would wait for the same in vain.
+			[[ $1 == none-* || $line != "not ok "* ]] ||
+				pkill -KILL --session "$(< "$session")"
+		done
+}
+
+cd "$output" || exit
 while read -r name binary test module; do
 	state=clean
 	echo "# begin $name"
 	echo "map_trace: begin mutant $name" > /dev/kmsg
 	unload || state=used
 	[[ $state != clean ]] || insmod "$module" || state=unloadable
-	[[ $state != clean ]] ||
-		(cd "$output" && MAP_TRACE_KO=$module timeout --kill-after=10 600 \
-			"./${binary}_test" -t "$test" 2>&1 < /dev/null)
+	[[ $state != clean ]] || run_test "$name" "$module" "$binary" "$test"
 	unload || state=used
 	! tainted || state=tainted
 	echo "# end $name $state"

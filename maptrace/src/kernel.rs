@@ -45,6 +45,9 @@ pub struct TraceLinkInfo {
     pub lost: u64,
 }
 
+/// The name of the operation of sync tracers.
+pub const SYNC_ELEM: &str = "SYNC_ELEM";
+
 /// What `BPF_LINK_CREATE` is given beside the program.
 #[repr(C)]
 struct TraceTarget {
@@ -136,6 +139,13 @@ impl Kernel {
             .get(&trace_type)
             .cloned()
             .unwrap_or_else(|| format!("type {trace_type}"))
+    }
+
+    /// Whether this is the operation of sync tracers.
+    pub fn is_sync(&self, trace_type: u32) -> bool {
+        self.trace_types
+            .get(&trace_type)
+            .is_some_and(|name| name == SYNC_ELEM)
     }
 
     /// Whether it tells tracers why they run. Such a kernel traces evictions.
@@ -236,7 +246,7 @@ impl Kernel {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 
-    /// Has a tracer of states told all that was written before, and these keys, whether the map has
+    /// Has a sync tracer told all that was written before, and these keys, whether the map has
     /// them or not. Returns for how many keys it could not follow, and will be told again.
     pub fn flush(
         &self,

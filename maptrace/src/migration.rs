@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A tracer of states that keeps a map what the layout of another one makes of it.
+//! A sync tracer that keeps a map what the layout of another one makes of it.
 //!
 //! It hangs on a file descriptor of this process: when that ends, nothing is left behind, unless the
 //! link is pinned.
@@ -9,7 +9,7 @@ use crate::{
     conversion::{Conversion, Step, MAX_STEPS},
     kernel::{
         explain_attach, explain_load, need_tracing, possible_cpus, trace_link_info, Kernel,
-        TraceLinkInfo,
+        TraceLinkInfo, SYNC_ELEM,
     },
     map::{maps_of_program, Map},
     object::{self, embedded},
@@ -107,8 +107,8 @@ impl<'a> Tracer<'a> {
     pub fn load(old: &Map, new: &Map, plan: &Plan, kernel: &'a Kernel) -> Result<Self> {
         kernel.attach_type()?;
         need_tracing()?;
-        kernel.trace_type("SYNC_ELEM").map_err(|_| {
-            anyhow!("this kernel has no tracers of states, which a migration takes: its patches of map_trace are older")
+        kernel.trace_type(SYNC_ELEM).map_err(|_| {
+            anyhow!("this kernel has no sync tracers, which a migration takes: its patches of map_trace are older")
         })?;
         let config = config(plan, old, new)?;
         let room = (config.key_offset + config.new_key_size) as usize;
@@ -145,7 +145,7 @@ impl<'a> Tracer<'a> {
     /// Has `new` follow `old` from now on.
     pub fn attach(&self, old: &Map, new: &Map) -> Result<Sync<'a>> {
         let prog = object::program(&self.object, "convert_state")?;
-        let trace_type = self.kernel.trace_type("SYNC_ELEM")?;
+        let trace_type = self.kernel.trace_type(SYNC_ELEM)?;
         let link = self
             .kernel
             .attach(prog.as_fd(), old.as_fd(), trace_type)

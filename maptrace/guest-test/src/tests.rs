@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-use crate::subjects::{
-    command, fails_with, maptrace, no_links_left, text, Request, Running, Subjects,
+use crate::{
+    migrate_tests::{fill_plain, wait_until},
+    subjects::{command, fails_with, maptrace, no_links_left, text, Request, Running, Subjects},
 };
 use anyhow::{ensure, Context, Result};
 use libbpf_rs::{MapCore, MapFlags};
@@ -42,6 +43,7 @@ tests!(
     list_shows_links_and_elements,
     list_shows_inner_maps_under_their_outer_map,
     list_counts_evictions,
+    list_shows_how_far_a_sync_link_is,
     diff_compares_by_members,
     diff_of_maps_in_use_says_only_what_differs,
     record_and_replay_make_a_copy,
@@ -643,6 +645,55 @@ fn list_shows_inner_maps_under_their_outer_map() -> Result<()> {
         shown
             .lines()
             .any(|line| line.starts_with(&format!("  {id}"))),
+        "{shown}"
+    );
+    Ok(())
+}
+
+fn list_shows_how_far_a_sync_link_is() -> Result<()> {
+    let subjects = Subjects::new()?;
+    let (old, new) = (subjects.id("plain")?, subjects.id("plain_v2")?);
+    fill_plain(&subjects, 20)?;
+    let migrate = Running::start(
+        &["migrate", &old, &new, "--narrow", "value"],
+        "in sync: 20 entries",
+    )?;
+    let found = list(&[])?;
+    let link = &found["maps"][0]["links"][0];
+    ensure!(link["kind"] == "SYNC_ELEM", "{found:#}");
+    ensure!(
+        link["replayed"] == 20 && link["pending"] == 0 && link["lost"] == 0,
+        "{found:#}"
+    );
+    // The tracer fails for it, again and again: it is too large for the new map.
+    subjects.update("plain", 7, 1 << 40)?;
+    wait_until("a key is pending", || {
+        Ok(list(&[])?["maps"][0]["links"][0]["pending"] == 1)
+    })?;
+    let shown = text(&maptrace(&["list"])?.stdout);
+    let lines: Vec<_> = shown.lines().collect();
+    ensure!(
+        lines.len() == 2 && lines[0].ends_with("REPLAYED  PENDING  LOST"),
+        "{shown}"
+    );
+    let counts: Vec<_> = lines[1].split_whitespace().rev().take(3).collect();
+    ensure!(counts == ["0", "1", "20"], "{shown}");
+
+    // No other link has these columns.
+    drop(migrate);
+    no_links_left()?;
+    let _watch = Running::watch(&[&old])?;
+    let found = list(&[])?;
+    ensure!(
+        found["maps"][0]["links"][0].get("replayed").is_none(),
+        "{found:#}"
+    );
+    let shown = text(&maptrace(&["list"])?.stdout);
+    ensure!(
+        shown
+            .lines()
+            .next()
+            .is_some_and(|header| header.ends_with("FAILED")),
         "{shown}"
     );
     Ok(())

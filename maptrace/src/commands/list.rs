@@ -12,8 +12,26 @@ use libbpf_rs::query::ProgInfoIter;
 use serde_json::{json, Value as Json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    mem::{replace, take},
     time::{Duration, Instant},
 };
+
+/// The columns, and which of them have numbers, which are aligned on the right.
+const HEADER: [(&str, bool); 13] = [
+    ("ID", false),
+    ("NAME", false),
+    ("TYPE", false),
+    ("ELEMENTS", true),
+    ("EVICTED/S", true),
+    ("LINK", true),
+    ("KIND", false),
+    ("PROG", false),
+    ("MISSED", true),
+    ("FAILED", true),
+    ("REPLAYED", true),
+    ("PENDING", true),
+    ("LOST", true),
+];
 
 /// What is known of a moment.
 struct View {
@@ -171,31 +189,36 @@ impl View {
             }
             return Ok(());
         }
-        let header = [
-            "ID",
-            "NAME",
-            "TYPE",
-            "ELEMENTS",
-            "EVICTED/S",
-            "LINK",
-            "KIND",
-            "PROG",
-            "MISSED",
-            "FAILED",
-        ];
-        let mut rows = vec![header.map(str::to_owned).to_vec()];
+        let header = HEADER.map(|(name, _)| name.to_owned());
+        let mut rows = vec![header.to_vec()];
         for map in shown {
             self.rows(kernel, map, "", &mut rows);
             for inner in self.inner_maps(map.id) {
                 self.rows(kernel, inner, "  ", &mut rows);
             }
         }
-        let mut right = vec![3, 4, 5, 8, 9];
-        if !evictions {
-            for row in &mut rows {
-                row.remove(4);
-            }
-            right = vec![3, 4, 7, 8];
+        // Columns that have nothing to say are left out.
+        let last = HEADER.len() - 1;
+        let any_sync = rows[1..]
+            .iter()
+            .any(|row| row.len() > last && !row[last].is_empty());
+        let is_shown = |column: usize| match HEADER[column].0 {
+            "EVICTED/S" => evictions,
+            "REPLAYED" | "PENDING" | "LOST" => any_sync,
+            _ => true,
+        };
+        let columns: Vec<_> = (0..HEADER.len())
+            .filter(|column| is_shown(*column))
+            .collect();
+        let right: Vec<_> = (0..columns.len())
+            .filter(|at| HEADER[columns[*at]].1)
+            .collect();
+        for row in &mut rows {
+            row.resize(HEADER.len(), String::new());
+            *row = columns
+                .iter()
+                .map(|column| take(&mut row[*column]))
+                .collect();
         }
         for line in table(&rows, &right) {
             output.line(line)?;
@@ -227,7 +250,11 @@ impl View {
                 link.missed.to_string(),
                 link.failed.to_string(),
             ]);
-            rows.push(std::mem::replace(&mut first, vec![String::new(); 5]));
+            first.extend(match kernel.is_sync(link.trace_type) {
+                true => [link.replayed, link.pending, link.lost].map(|count| count.to_string()),
+                false => Default::default(),
+            });
+            rows.push(replace(&mut first, vec![String::new(); 5]));
         }
         if !any {
             rows.push(first);
@@ -257,13 +284,19 @@ impl View {
         let links: Vec<_> = self
             .links_of(map.id)
             .map(|link| {
-                json!({
+                let mut json = json!({
                     "id": link.id,
                     "kind": kernel.trace_type_name(link.trace_type),
                     "prog": { "id": link.prog_id, "name": self.program(link.prog_id) },
                     "missed": link.missed,
                     "failed": link.failed,
-                })
+                });
+                if kernel.is_sync(link.trace_type) {
+                    json["replayed"] = link.replayed.into();
+                    json["pending"] = link.pending.into();
+                    json["lost"] = link.lost.into();
+                }
+                json
             })
             .collect();
         let mut json = json!({

@@ -25,7 +25,7 @@ TITLES = {
     "tracers_2": "2",
     "tracers_4": "4",
     "tracers_8": "8",
-    "sync_1": "1 tracer of states",
+    "sync_1": "1 sync tracer",
 }
 # The operation that the budgets, and most comparisons, are about
 REFERENCE = "hash update from program"
@@ -237,7 +237,7 @@ def tables(figures):
 
 
 def states_tables(figures):
-    """What tracers of states cost beside the operations."""
+    """What sync tracers cost beside the operations."""
     before, after = figures["unpatched"]["lookups"], figures["patched"]["lookups"]
     states = figures["patched"]["states"]
     worker = states["worker"]
@@ -250,7 +250,7 @@ def states_tables(figures):
              for name, row in after.items()],
         ),
         csv_table(
-            "A hash map of 1,000,000 elements with a tracer of states that does nothing",
+            "A hash map of 1,000,000 elements with a sync tracer that does nothing",
             ["", "instructions"],
             [["replay, for each element", number(states["replay"])],
              ["flush, for each element", number(states["flush"])],
@@ -262,7 +262,7 @@ def states_tables(figures):
              ["the same: how often a second its tracer is told", number(worker["hot"]["told"])]],
         ),
         csv_table(
-            "Memory for a map's first tracer of states, its link included, in bytes",
+            "Memory for a map's first sync tracer, its link included, in bytes",
             ["map", "bytes"],
             [[name, number(value)] for name, value in states["memory"].items()],
         ),
@@ -383,7 +383,7 @@ def check_budgets(checks, figures):
         if "sync_1" in row:
             budget = SYNC_LATE_BUDGET if name in SYNC_LATE_ROWS else SYNC_BUDGET
             checks.at_most(round(row["sync_1"] - row["untraced"], 1), budget + varies,
-                           f"budget: {name}, 1 tracer of states, over none")
+                           f"budget: {name}, 1 sync tracer, over none")
         for fewer, more in ((1, 2), (2, 4), (4, 8)):
             each = (row[f"tracers_{more}"] - row[f"tracers_{fewer}"] - varies) / (more - fewer)
             checks.at_most(round(each, 1), FURTHER_TRACER_BUDGET,

@@ -21,29 +21,28 @@ fn out_dir() -> PathBuf {
     PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"))
 }
 
-/// Compiles `src/bpf/NAME.bpf.c` to `NAME.bpf.o`, with the headers of the libbpf that is linked.
-pub fn compile_bpf(names: &[&str]) {
+/// Compiles `DIRECTORY/NAME.bpf.c` to `NAME.bpf.o`, with the headers of the libbpf that is linked, and
+/// with those that maptrace has for conversions.
+pub fn compile_bpf(directory: &str, names: &[&str], headers: &str) {
     let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
     let include = env::var_os("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
     for name in names {
-        let source = format!("src/bpf/{name}.bpf.c");
+        let source = format!("{directory}/{name}.bpf.c");
         run(Command::new(&clang)
             .args([
                 "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror",
             ])
             .arg("-I")
             .arg(&include)
+            .args(["-I", headers])
             // Where Debian has what is in asm/.
             .args(["-idirafter", "/usr/include/x86_64-linux-gnu"])
             .args(["-c", &source, "-o"])
             .arg(out_dir().join(format!("{name}.bpf.o"))));
         println!("cargo:rerun-if-changed={source}");
     }
-    for header in fs::read_dir("src/bpf").expect("src/bpf") {
-        println!(
-            "cargo:rerun-if-changed={}",
-            header.expect("src/bpf").path().display()
-        );
+    for directory in [directory, headers] {
+        println!("cargo:rerun-if-changed={directory}");
     }
     println!("cargo:rerun-if-env-changed=CLANG");
 }

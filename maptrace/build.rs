@@ -5,7 +5,11 @@ mod bpf_build;
 use std::path::Path;
 
 fn main() {
-    bpf_build::compile_bpf(&["tracer", "census", "convert", "writers"]);
+    bpf_build::compile_bpf(
+        "src/bpf",
+        &["tracer", "census", "convert", "with", "writers"],
+        "include",
+    );
     // Tests compile some more.
     let include = std::env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
     println!("cargo:rustc-env=MAPTRACE_BPF_INCLUDE={include}");

@@ -15,8 +15,9 @@ use_cargo maptrace "$output"
 build() {
 	local built=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release
 	cargo build --locked --release --workspace || return
-	mkdir -p "$output/bin" "$output/man" "$output/completions" || return
+	mkdir -p "$output/bin" "$output/include" "$output/man" "$output/completions" || return
 	cp "$built/maptrace" "$built/maptrace_test" "$output/bin/" || return
+	cp "$cargo_project/include/maptrace_convert.h" "$output/include/" || return
 	"$output/bin/maptrace" man "$output/man" || return
 	"$output/bin/maptrace" completions bash > "$output/completions/maptrace.bash" &&
 		"$output/bin/maptrace" completions zsh > "$output/completions/_maptrace" &&

@@ -6,6 +6,10 @@ mod bpf_build;
 use std::path::Path;
 
 fn main() {
-    bpf_build::compile_bpf(&["subjects", "nat"]);
+    let headers = "../include";
+    bpf_build::compile_bpf("src/bpf", &["subjects", "nat"], headers);
+    bpf_build::compile_bpf("../examples", &["split"], headers);
+    let with = ["adds", "even", "large", "refused", "stale"];
+    bpf_build::compile_bpf("src/bpf/with", &with, headers);
     bpf_build::complete_libelf(Path::new("../../selftests/static_libelf.c"));
 }

@@ -249,6 +249,11 @@ pub struct Migrate {
     #[command(flatten)]
     pub fields: Fields,
 
+    /// Convert by this object of BPF, which has a MAPTRACE_CONVERT() of maptrace_convert.h: one old entry
+    /// can become several
+    #[arg(long, value_name = "[OLD:]FILE.bpf.o", value_hint = ValueHint::FilePath)]
+    pub with: Vec<String>,
+
     #[command(flatten)]
     pub switch: Switch,
 
@@ -283,14 +288,15 @@ pub struct Migrate {
 
     /// Go on with what is kept in this directory; what is to be switched can be given anew
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath,
-          conflicts_with_all = ["maps", "check", "pin", "clear", "prune", "back", "Fields"])]
+          conflicts_with_all = ["maps", "check", "pin", "clear", "prune", "back", "Fields",
+                                "with"])]
     pub resume: Option<PathBuf>,
 
     /// Take away all that is kept in this directory. Before the switch, OLD is the map as it was;
     /// after it, NEW is, and OLD does not follow it any more
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath,
-          conflicts_with_all = ["maps", "check", "pin", "clear", "prune", "back", "Fields", "Switch",
-                                "resume", "wait", "partial"])]
+          conflicts_with_all = ["maps", "check", "pin", "clear", "prune", "back", "Fields", "with",
+                                "Switch", "resume", "wait", "partial"])]
     pub abort: Option<PathBuf>,
 
     /// How long a flush may take

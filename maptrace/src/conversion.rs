@@ -208,6 +208,8 @@ pub enum Fate {
     MustBeZero,
     /// The kernel's: it is not copied.
     Special,
+    /// By this object of the user.
+    Converted(String),
     /// It cannot be derived, and why.
     Refused(String),
 }
@@ -224,6 +226,7 @@ impl Fate {
             Fate::Dropped => "lost",
             Fate::MustBeZero => "must_be_zero",
             Fate::Special => "special",
+            Fate::Converted(_) => "converted",
             Fate::Refused(_) => "refused",
         }
     }
@@ -245,6 +248,7 @@ impl fmt::Display for Fate {
             Fate::Dropped => f.write_str("lost"),
             Fate::MustBeZero => f.write_str("gone: what is not zero is not migrated"),
             Fate::Special => f.write_str("not copied: it is the kernel's"),
+            Fate::Converted(name) => write!(f, "converted by {name}"),
             Fate::Refused(why) => write!(f, "refused: {why}"),
         }
     }

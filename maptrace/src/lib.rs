@@ -7,6 +7,7 @@
 //! | [`map`] | which maps are meant, what are they, what is in them? |
 //! | [`layout`] | what do the bytes of a key or a value mean? |
 //! | [`conversion`] | how does a key or a value become that of another map? |
+//! | [`with`] | how, where the user says it? |
 //! | [`plan`] | can the elements of one map move to another one? |
 //! | [`migration`] | how does one map follow another one? |
 //! | [`pin`] | what stays when the process has ended? |
@@ -33,3 +34,4 @@ pub mod output;
 pub mod pin;
 pub mod plan;
 pub mod tracer;
+pub mod with;

@@ -12,12 +12,13 @@ use crate::{
         TraceLinkInfo, SYNC_ELEM,
     },
     map::{maps_of_program, Map},
-    object::{self, embedded},
+    object::{self, embedded, listen},
     pin,
-    plan::Plan,
+    plan::{How, Plan},
+    with,
 };
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -26,8 +27,8 @@ use std::{
     time::Duration,
 };
 
-/// As `LEVELS` of convert.bpf.c
-const LEVELS: usize = 4;
+/// As `LEVELS` of migration.h
+pub const LEVELS: usize = 4;
 
 /// `struct config` of convert.bpf.c
 #[derive(Clone, Copy)]
@@ -76,6 +77,31 @@ pub struct Counters {
     pub both: u64,
 }
 
+impl Counters {
+    /// The sum over all CPUs, of `maptrace_cpus`.
+    pub fn read(cpus: &MapHandle) -> Result<Self> {
+        let values = cpus.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
+        let mut sum = Self::default();
+        for value in values.context("no counters")? {
+            let Some(value) = value.get(..size_of::<CpuState>()) else {
+                continue;
+            };
+            // SAFETY: it is as long as that, and any bytes are a `CpuState`.
+            let cpu: CpuState = unsafe { ptr::read_unaligned(value.as_ptr().cast()) };
+            sum.updates += cpu.updates;
+            sum.deletes += cpu.deletes;
+            sum.cut += cpu.cut;
+            sum.full += cpu.full;
+            sum.failed += cpu.failed;
+            sum.both += cpu.both;
+            if cpu.error != 0 {
+                sum.error = cpu.error;
+            }
+        }
+        Ok(sum)
+    }
+}
+
 /// Who has written a key last, where both programs have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Winner {
@@ -110,35 +136,34 @@ impl<'a> Tracer<'a> {
         kernel.trace_type(SYNC_ELEM).map_err(|_| {
             anyhow!("this kernel has no sync tracers, which a migration takes: its patches of map_trace are older")
         })?;
-        let config = config(plan, old, new)?;
-        let room = (config.key_offset + config.new_key_size) as usize;
-        let room = room.next_multiple_of(8).max(8);
-
-        let mut open = object::open(embedded!("convert"))?;
-        // SAFETY: it is numbers, with no padding between.
-        let bytes = unsafe { object::bytes_of(&*config) };
-        object::open_map(&mut open, ".rodata")?.set_initial_value(bytes)?;
-        object::open_map(&mut open, "new_map")?.reuse_fd(new.as_fd())?;
-        object::open_map(&mut open, "template")?.set_value_size(room as u32)?;
-        let mut written = object::open_map(&mut open, "written")?;
-        written.set_key_size(new.key_size as u32)?;
+        let (mut open, template) = match &plan.how {
+            How::Fields { key, value } => open_fields(old, new, key, value)?,
+            How::With(with, _) => (with.open_tracer(old, new)?, Vec::new()),
+        };
+        object::open_map(&mut open, "maptrace_new")?.reuse_fd(new.as_fd())?;
+        let mut noted = object::open_map(&mut open, "maptrace_noted")?;
+        noted.set_key_size(new.key_size as u32)?;
         // Keys that are gone by then, too.
-        written.set_max_entries(new.max_entries.saturating_mul(2).min(1 << 30))?;
-        let mut scratch = object::open_map(&mut open, "scratch")?;
-        scratch.set_value_size(room as u32)?;
-        scratch.set_max_entries((possible_cpus()? * LEVELS) as u32)?;
+        noted.set_max_entries(new.max_entries.saturating_mul(2).min(1 << 30))?;
+        object::load_only(&mut open, "convert_state");
         let mut prog = object::open_program(&mut open, "convert_state")?;
         object::make_tracer(&mut prog, kernel, "bpf_map_trace__sync_elem")?;
-        let object = open
-            .load()
-            .map_err(|err| explain_load(&err, kernel))
+        let (object, said) = listen(|| open.load());
+        let object = object
+            .map_err(|err| {
+                let err = explain_load(&err, kernel);
+                match &plan.how {
+                    How::Fields { .. } => err,
+                    How::With(with, _) => {
+                        with::explain(err, &said).context(format!("--with {}", with.name))
+                    }
+                }
+            })
             .with_context(|| format!("{} -> {}", old.label(), new.label()))?;
-
-        let mut template = plan.value.template.clone();
-        template.resize(config.key_offset as usize, 0);
-        template.extend(&plan.key.template);
-        template.resize(room, 0);
-        object::map(&object, "template")?.update(&0_u32.to_ne_bytes(), &template, MapFlags::ANY)?;
+        if !template.is_empty() {
+            let map = object::map(&object, "template")?;
+            map.update(&0_u32.to_ne_bytes(), &template, MapFlags::ANY)?;
+        }
         Ok(Self { object, kernel })
     }
 
@@ -162,9 +187,9 @@ impl<'a> Tracer<'a> {
         };
         Ok(Sync {
             link,
-            cpus: handle("cpus")?,
-            globals: handle(".bss")?,
-            written: handle("written")?,
+            cpus: handle("maptrace_cpus")?,
+            handover: handle(".data.handover")?,
+            noted: handle("maptrace_noted")?,
             kernel: self.kernel,
         })
     }
@@ -191,8 +216,8 @@ pub const WRITERS: [(&str, &str, &str, &str); 2] = [
 pub struct Sync<'a> {
     link: OwnedFd,
     cpus: MapHandle,
-    globals: MapHandle,
-    written: MapHandle,
+    handover: MapHandle,
+    noted: MapHandle,
     kernel: &'a Kernel,
 }
 
@@ -223,19 +248,19 @@ impl<'a> Sync<'a> {
             info.id,
             new.label()
         );
-        let find = |suffix: &str| -> Result<MapHandle> {
+        let find = |name: &str| -> Result<MapHandle> {
             for id in maps.iter().filter(|id| **id != new.id) {
                 let map = MapHandle::from_map_id(*id)?;
-                if map.name().to_string_lossy().ends_with(suffix) {
+                if map.name() == name {
                     return Ok(map);
                 }
             }
-            bail!("link {} has no {suffix}: maptrace has not made it", info.id)
+            bail!("link {} has no {name}: maptrace has not made it", info.id)
         };
         Ok(Some(Self {
-            cpus: find("cpus")?,
-            globals: find(".bss")?,
-            written: find("written")?,
+            cpus: find("maptrace_cpus")?,
+            handover: find(".data.handover")?,
+            noted: find("maptrace_noted")?,
             link,
             kernel,
         }))
@@ -285,27 +310,7 @@ impl<'a> Sync<'a> {
     }
 
     pub fn counters(&self) -> Result<Counters> {
-        let values = self
-            .cpus
-            .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
-        let mut sum = Counters::default();
-        for value in values.context("no counters")? {
-            let Some(value) = value.get(..size_of::<CpuState>()) else {
-                continue;
-            };
-            // SAFETY: it is as long as that, and any bytes are a `CpuState`.
-            let cpu: CpuState = unsafe { ptr::read_unaligned(value.as_ptr().cast()) };
-            sum.updates += cpu.updates;
-            sum.deletes += cpu.deletes;
-            sum.cut += cpu.cut;
-            sum.full += cpu.full;
-            sum.failed += cpu.failed;
-            sum.both += cpu.both;
-            if cpu.error != 0 {
-                sum.error = cpu.error;
-            }
-        }
-        Ok(sum)
+        Counters::read(&self.cpus)
     }
 
     /// The new program writes the new map from now on. What is in the old one is no news any more:
@@ -317,11 +322,11 @@ impl<'a> Sync<'a> {
             Some(Winner::New) => 1,
             Some(Winner::Old) => 2,
         };
-        self.globals
+        self.handover
             .update(&0_u32.to_ne_bytes(), &flag.to_ne_bytes(), MapFlags::ANY)?;
         if to.is_none() {
-            for key in self.written.keys() {
-                self.written.delete(&key)?;
+            for key in self.noted.keys() {
+                self.noted.delete(&key)?;
             }
         }
         Ok(())
@@ -333,8 +338,8 @@ impl<'a> Sync<'a> {
         let mut open = object::open(embedded!("writers"))?;
         let key_size = u32::try_from(new.key_size)?.to_ne_bytes();
         object::open_map(&mut open, ".rodata")?.set_initial_value(&key_size)?;
-        object::open_map(&mut open, "cpus")?.reuse_fd(self.cpus.as_fd())?;
-        object::open_map(&mut open, "written")?.reuse_fd(self.written.as_fd())?;
+        object::open_map(&mut open, "maptrace_cpus")?.reuse_fd(self.cpus.as_fd())?;
+        object::open_map(&mut open, "maptrace_noted")?.reuse_fd(self.noted.as_fd())?;
         for (_, program, target, _) in WRITERS {
             let mut prog = object::open_program(&mut open, program)?;
             object::make_tracer(&mut prog, self.kernel, target)?;
@@ -373,18 +378,43 @@ pub fn detach(link: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-fn config(plan: &Plan, old: &Map, new: &Map) -> Result<Box<Config>> {
-    let key_offset = plan.value.new_size.next_multiple_of(8);
+/// The tracer that does the steps of both conversions, and what its template is to be.
+fn open_fields(
+    old: &Map,
+    new: &Map,
+    key: &Conversion,
+    value: &Conversion,
+) -> Result<(OpenObject, Vec<u8>)> {
+    let config = config(old, new, key, value)?;
+    let room = (config.key_offset + config.new_key_size) as usize;
+    let room = room.next_multiple_of(8).max(8);
+    let mut open = object::open(embedded!("convert"))?;
+    // SAFETY: it is numbers, with no padding between.
+    let bytes = unsafe { object::bytes_of(&*config) };
+    object::open_map(&mut open, ".rodata")?.set_initial_value(bytes)?;
+    object::open_map(&mut open, "template")?.set_value_size(room as u32)?;
+    let mut scratch = object::open_map(&mut open, "scratch")?;
+    scratch.set_value_size(room as u32)?;
+    scratch.set_max_entries((possible_cpus()? * LEVELS) as u32)?;
+    let mut template = value.template.clone();
+    template.resize(config.key_offset as usize, 0);
+    template.extend(&key.template);
+    template.resize(room, 0);
+    Ok((open, template))
+}
+
+fn config(old: &Map, new: &Map, key: &Conversion, value: &Conversion) -> Result<Box<Config>> {
+    let key_offset = value.new_size.next_multiple_of(8);
     let mut config = Box::new(Config {
-        old_key_size: plan.key.old_size as u32,
-        old_value_size: plan.value.old_size as u32,
-        new_key_size: plan.key.new_size as u32,
-        new_value_size: plan.value.new_size as u32,
+        old_key_size: key.old_size as u32,
+        old_value_size: value.old_size as u32,
+        new_key_size: key.new_size as u32,
+        new_value_size: value.new_size as u32,
         key_offset: u32::try_from(key_offset).context("a value that is too large")?,
-        key_steps: plan.key.steps.len() as u32,
-        value_steps: plan.value.steps.len() as u32,
-        same_key: u32::from(plan.key.is_identity()),
-        same_value: u32::from(plan.value.is_identity()),
+        key_steps: key.steps.len() as u32,
+        value_steps: value.steps.len() as u32,
+        same_key: u32::from(key.is_identity()),
+        same_value: u32::from(value.is_identity()),
         // `enum percpu` of convert.bpf.c
         percpu: match (old.is_percpu(), new.is_percpu()) {
             (_, false) => 0,
@@ -398,8 +428,8 @@ fn config(plan: &Plan, old: &Map, new: &Map) -> Result<Box<Config>> {
             *to = *step;
         }
     };
-    let [key, value] = &mut config.steps;
-    put(key, &plan.key);
-    put(value, &plan.value);
+    let [key_steps, value_steps] = &mut config.steps;
+    put(key_steps, key);
+    put(value_steps, value);
     Ok(config)
 }

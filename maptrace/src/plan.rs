@@ -3,13 +3,13 @@
 //! What it takes to move the elements of one map to another one, and what stands against it.
 
 use crate::{
-    conversion::{Conversion, Part, Row, Wishes},
+    conversion::{type_name, Conversion, Fate, Part, Row, Wishes},
     layout::{Kind, Layout},
     map::Map,
     object,
+    with::With,
 };
-use anyhow::{ensure, Context, Result};
-use btf_rs::Btf;
+use anyhow::{bail, ensure, Context, Result};
 use libbpf_rs::{
     libbpf_sys::{
         self, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH,
@@ -23,6 +23,7 @@ use std::{
     fs,
     os::fd::AsRawFd,
     path::Path,
+    rc::Rc,
 };
 
 /// `struct htab_elem` and `struct bucket` of the kernel
@@ -96,17 +97,7 @@ impl Side {
             ensure!(!map.is_null(), "{path}: there is no map {name:?} in it");
             let map_type = libbpf_sys::bpf_map__type(map);
             let type_name = libbpf_sys::libbpf_bpf_map_type_str(map_type);
-            let btf = libbpf_sys::bpf_object__btf(object);
-            let btf = match btf.is_null() {
-                true => None,
-                false => {
-                    let mut size = 0;
-                    let data = libbpf_sys::btf__raw_data(btf, &mut size);
-                    ensure!(!data.is_null(), "{path}: its BTF cannot be read");
-                    let bytes = std::slice::from_raw_parts(data.cast::<u8>(), size as usize);
-                    Some(Btf::from_bytes(bytes)?)
-                }
-            };
+            let btf = object::btf(&open).with_context(|| path.to_owned())?;
             let mut problem = None;
             let mut layout = |what: &str, id: u32, size: u32| match (&btf, id) {
                 (Some(btf), 1..) => {
@@ -170,10 +161,19 @@ impl Side {
     }
 }
 
+/// What makes an element of the new map of one of the old map.
+pub enum How {
+    /// Fields go where their names are.
+    Fields { key: Conversion, value: Conversion },
+    /// The user's own conversion, and what it says of keys and of values.
+    With(Rc<With>, [Row; 2]),
+}
+
 /// How the elements of one map become those of another one.
 pub struct Plan {
-    pub key: Conversion,
-    pub value: Conversion,
+    pub how: How,
+    /// What is to be said of each wish if nothing has come of it, and whether something has.
+    wishes: Vec<(String, bool)>,
     /// Why it cannot be done: each a line.
     pub problems: Vec<String>,
     /// What is to be known all the same.
@@ -183,9 +183,7 @@ pub struct Plan {
 /// What wishes are wrong though no pair of maps is by itself.
 pub fn wrong_wishes(plans: &[&Plan], wishes: &Wishes, names: &[String]) -> Vec<String> {
     let mut useful = BTreeMap::new();
-    let said = plans
-        .iter()
-        .flat_map(|plan| plan.key.wishes.iter().chain(&plan.value.wishes));
+    let said = plans.iter().flat_map(|plan| &plan.wishes);
     for (what, is_useful) in said {
         *useful.entry(what).or_insert(false) |= is_useful;
     }
@@ -207,19 +205,38 @@ pub fn wrong_wishes(plans: &[&Plan], wishes: &Wishes, names: &[String]) -> Vec<S
 }
 
 impl Plan {
-    pub fn new(old: &Side, new: &Side, wishes: &Wishes) -> Self {
+    pub fn new(old: &Side, new: &Side, wishes: &Wishes, with: Option<&Rc<With>>) -> Self {
         let key = Conversion::new(Part::Key, &old.key, &new.key, wishes);
         let value = Conversion::new(Part::Value, &old.value, &new.value, wishes);
+        let said = key.wishes.iter().chain(&value.wishes);
         let mut problems = map_problems(old, new);
-        problems.extend(key.refusals());
-        problems.extend(value.refusals());
-        let notes = [old, new]
+        let mut notes: Vec<_> = [old, new]
             .into_iter()
             .filter_map(|side| side.problem.clone())
             .collect();
+        let (how, wishes) = match with {
+            None => {
+                problems.extend(key.refusals());
+                problems.extend(value.refusals());
+                let wishes = said.cloned().collect();
+                (How::Fields { key, value }, wishes)
+            }
+            Some(with) => {
+                problems.extend(with_problems(old, new));
+                let (wrong, more) = with.compare(old);
+                problems.extend(wrong);
+                notes.extend(more);
+                // It asks nobody what becomes of a field.
+                let wishes = said.map(|(what, _)| (what.clone(), false)).collect();
+                (
+                    How::With(Rc::clone(with), with_rows(old, new, with)),
+                    wishes,
+                )
+            }
+        };
         Self {
-            key,
-            value,
+            how,
+            wishes,
             problems,
             notes,
         }
@@ -230,9 +247,20 @@ impl Plan {
     ///
     /// Errors: it cannot be derived, and why.
     pub fn back(&self, old: &Side, new: &Side) -> Result<Self> {
+        let how = match &self.how {
+            How::Fields { key, value } => How::Fields {
+                key: key.inverse()?,
+                value: value.inverse()?,
+            },
+            How::With(with, _) => bail!(
+                "the way back of {} is not known: it takes a migration of its own, --with another \
+                 conversion",
+                with.name
+            ),
+        };
         let plan = Self {
-            key: self.key.inverse()?,
-            value: self.value.inverse()?,
+            how,
+            wishes: Vec::new(),
             problems: map_problems(new, old),
             notes: Vec::new(),
         }
@@ -271,8 +299,49 @@ impl Plan {
     }
 
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.key.rows.iter().chain(&self.value.rows)
+        let (key, value) = match &self.how {
+            How::Fields { key, value } => (&*key.rows, &*value.rows),
+            How::With(_, rows) => rows.split_at(1),
+        };
+        key.iter().chain(value)
     }
+
+    /// Whether what would be lost is known.
+    pub fn knows_what_is_lost(&self) -> bool {
+        matches!(self.how, How::Fields { .. })
+    }
+}
+
+/// All that is known of what `--with` does.
+fn with_rows(old: &Side, new: &Side, with: &With) -> [Row; 2] {
+    let row = |name: &str, old: &Layout, new: &Layout| Row {
+        old: Some((name.to_owned(), type_name(old))),
+        new: Some((name.to_owned(), type_name(new))),
+        fate: Fate::Converted(with.name.clone()),
+    };
+    [
+        row("key", &old.key, &new.key),
+        row("value", &old.value, &new.value),
+    ]
+}
+
+/// What stands against `--with`, beside what stands against any migration.
+fn with_problems(old: &Side, new: &Side) -> Vec<String> {
+    let mut problems = Vec::new();
+    if old.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+        problems.push(format!(
+            "{}: it has a value for each CPU, and --with takes one value of a key",
+            old.label
+        ));
+    }
+    if new.is_array() {
+        problems.push(format!(
+            "{}: the elements of an array are always there: which of them --with has written \
+             cannot be compared",
+            new.label
+        ));
+    }
+    problems
 }
 
 /// A lock under which nobody has tried to copy a value.

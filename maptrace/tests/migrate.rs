@@ -2,29 +2,16 @@
 
 //! `maptrace migrate --check`, of objects that are not loaded.
 
+mod common;
+
 use assert_cmd::Command;
+use common::{compile, text};
 use serde_json::{json, Value as Json};
 use std::{path::Path, process::Output};
 
 /// Compiles the maps. Returns the object.
 fn object(directory: &Path) -> String {
-    let path = directory.join("layouts.bpf.o");
-    let clang = std::env::var_os("CLANG").unwrap_or_else(|| "clang".into());
-    let status = std::process::Command::new(clang)
-        .args([
-            "-target",
-            "bpf",
-            "-O2",
-            "-g",
-            "-I",
-            env!("MAPTRACE_BPF_INCLUDE"),
-        ])
-        .args(["-idirafter", "/usr/include/x86_64-linux-gnu"])
-        .args(["-c", "tests/bpf/layouts.bpf.c", "-o"])
-        .arg(&path)
-        .status();
-    assert!(status.is_ok_and(|status| status.success()));
-    path.to_str().unwrap().to_owned()
+    compile(directory, "tests/bpf/layouts.bpf.c", &["-g"])
 }
 
 fn check(old: &str, new: &str, more: &[&str]) -> Output {
@@ -37,10 +24,6 @@ fn check(old: &str, new: &str, more: &[&str]) -> Output {
         .args(more)
         .output()
         .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]

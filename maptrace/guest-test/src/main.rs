@@ -16,6 +16,7 @@ mod migrate_tests;
 mod set_tests;
 mod subjects;
 mod tests;
+mod with_tests;
 
 use std::{
     panic::{catch_unwind, AssertUnwindSafe},
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         .iter()
         .chain(migrate_tests::ALL)
         .chain(set_tests::ALL)
+        .chain(with_tests::ALL)
         .filter(|(name, _)| match &*wanted {
             [] => tests::QUICK.contains(name),
             [all] if all == "all" => true,

@@ -43,10 +43,11 @@ tests!(
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// What is pinned for a test, and goes with it.
-struct Pins(Vec<PathBuf>);
+#[derive(Default)]
+pub struct Pins(Vec<PathBuf>);
 
 impl Pins {
-    fn directory(&mut self, name: &str) -> String {
+    pub fn directory(&mut self, name: &str) -> String {
         let path = Path::new(BPFFS).join(name);
         self.0.push(path.clone());
         path.display().to_string()
@@ -70,7 +71,7 @@ fn pinned_id(path: &str) -> Result<String> {
         .to_string())
 }
 
-fn status(directory: &str) -> Result<Json> {
+pub fn status(directory: &str) -> Result<Json> {
     let output = maptrace(&["status", "--json", directory])?;
     let said = text(&output.stderr);
     serde_json::from_slice(&output.stdout).context(said)
@@ -94,7 +95,7 @@ fn are_exact(reports: &[Json], said: &str) -> Result<()> {
     Ok(())
 }
 
-fn succeeds(args: &[&str]) -> Result<(String, String)> {
+pub fn succeeds(args: &[&str]) -> Result<(String, String)> {
     let output = maptrace(args)?;
     let (lines, said) = (text(&output.stdout), text(&output.stderr));
     ensure!(
@@ -111,7 +112,7 @@ fn migrate_moves_a_set_behind_one_switch() -> Result<()> {
     subjects.update("conns", 443, 7)?;
     let (plain, copy) = (subjects.id("plain")?, subjects.id("copy")?);
     let (conns, conns_v2) = (subjects.id("conns")?, subjects.id("conns_v2")?);
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let path = pins.directory("maptrace_set_plain");
     subjects.map("plain")?.pin(&path)?;
     let script = temporary("set_script");
@@ -198,7 +199,7 @@ fn migrate_takes_two_directories() -> Result<()> {
     let subjects = Subjects::new()?;
     fill_plain(&subjects, 10)?;
     subjects.update("table", 3, 33)?;
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let (old, new) = (
         pins.directory("maptrace_dir_v1"),
         pins.directory("maptrace_dir_v2"),
@@ -270,7 +271,7 @@ fn migrate_goes_back() -> Result<()> {
     let subjects = Subjects::new()?;
     fill_plain(&subjects, 10)?;
     let (old, new) = (subjects.id("plain")?, subjects.id("plain_v2")?);
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let path = pins.directory("maptrace_back");
     subjects.map("plain")?.pin(&path)?;
     for form in [
@@ -316,7 +317,7 @@ fn migrate_goes_on_when_it_was_killed() -> Result<()> {
     let subjects = Subjects::new()?;
     fill_plain(&subjects, 30)?;
     let (old, new) = (subjects.id("plain")?, subjects.id("copy")?);
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let directory = pins.directory("maptrace_kept");
     let migrate = Running::start(&["migrate", &old, &new, "--pin", &directory], "in sync")?;
     ensure!(status(&directory)?["at_work"] == true);
@@ -386,7 +387,7 @@ fn migrate_ends_where_it_was_killed_anywhere() -> Result<()> {
     fill_plain(&subjects, 30)?;
     subjects.update("table", 3, 33)?;
     let plain = subjects.id("plain")?;
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let directory = pins.directory("maptrace_killed");
     let path = pins.directory("maptrace_killed_plain");
     let started = temporary("killed_started");
@@ -473,7 +474,7 @@ fn migrate_keeps_what_is_pinned_when_a_command_fails() -> Result<()> {
     fill_plain(&subjects, 5)?;
     let (old, new) = (subjects.id("plain")?, subjects.id("copy")?);
     let copy = subjects.map("copy")?;
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let directory = pins.directory("maptrace_failing");
     let path = pins.directory("maptrace_failing_plain");
     subjects.map("plain")?.pin(&path)?;
@@ -517,7 +518,7 @@ fn migrate_keeps_what_is_pinned_when_a_command_fails() -> Result<()> {
 fn migrate_refuses_a_directory_that_is_no_good() -> Result<()> {
     let subjects = Subjects::new()?;
     let (old, new) = (subjects.id("plain")?, subjects.id("copy")?);
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let directory = pins.directory("maptrace_no_good");
     let pin = |directory: &str, what: &str| {
         fails_with(
@@ -750,7 +751,7 @@ fn migrate_a_conntrack_and_its_nat_map() -> Result<()> {
         datapath.map("conns")?.keys().count(),
         datapath.entries
     );
-    let mut pins = Pins(Vec::new());
+    let mut pins = Pins::default();
     let directory = pins.directory("maptrace_datapath");
     let result = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)

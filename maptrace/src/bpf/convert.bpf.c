@@ -5,10 +5,7 @@
  * which conversion.rs derives and puts into .rodata before this is loaded: the verifier
  * goes through them, one by one, and sees how far each of them reaches.
  */
-#include "types.h"
-#include "migration.h"
-
-#include <linux/errno.h>
+#include "follow.h"
 
 /* conversion.rs has the same */
 #define MAX_STEPS 1024
@@ -38,9 +35,6 @@ struct step {
 	__u8 pad;
 };
 
-/* A task, a softirq, a hardirq and an NMI can each be in the tracer, on each CPU. */
-#define LEVELS 4
-
 /* migration.rs has the same */
 enum percpu {
 	NOT_PERCPU,
@@ -68,14 +62,6 @@ const volatile struct config {
 } config = {};
 
 /*
- * The new program has begun to write the new map: what the old one holds is not news any
- * more, only what is done to it. migration.rs has the same.
- */
-#define NEW_WINS 1
-#define OLD_WINS 2
-__u32 handed_over;
-
-/*
  * A value and a key for each level of each CPU, with their new and constant parts: maps
  * with a value for each CPU have none that is larger than 32 KiB.
  */
@@ -93,16 +79,6 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(__u64));
 } template SEC(".maps");
-
-/* The new map takes its place. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} new_map SEC(".maps");
-
-#define COUNT(counter) __sync_fetch_and_add(&(counter), 1)
 
 static __always_inline __u64 low(__u64 number, __u32 bits)
 {
@@ -172,31 +148,6 @@ static __always_inline int convert(const volatile struct step *steps, __u32 coun
 	return 0;
 }
 
-/* Why the tracer could not follow. Returns 1, so that it is told again. */
-static __always_inline int could_not_follow(struct cpu_state *cpu, long err)
-{
-	if (err == -ERANGE) {
-		COUNT(cpu->cut);
-	} else if (err == -E2BIG) {
-		COUNT(cpu->full);
-	} else {
-		COUNT(cpu->failed);
-		cpu->error = err;
-	}
-	return 1;
-}
-
-static __always_inline int take_out(struct cpu_state *cpu, void *key)
-{
-	long err = bpf_map_delete_elem(&new_map, key);
-
-	if (!err)
-		COUNT(cpu->deletes);
-	else if (err != -ENOENT)
-		return could_not_follow(cpu, err);
-	return 0;
-}
-
 static __always_inline int put(struct cpu_state *cpu, void *key, void *value, __u32 whose)
 {
 	void *slot;
@@ -207,16 +158,13 @@ static __always_inline int put(struct cpu_state *cpu, void *key, void *value, __
 		 * An update would write the value of this CPU, whichever that is. These maps are
 		 * arrays: the element stays the one of its key.
 		 */
-		slot = bpf_map_lookup_percpu_elem(&new_map, key,
+		slot = bpf_map_lookup_percpu_elem(&maptrace_new, key,
 						  config.percpu == SAME_CPU ? whose : 0);
 		err = slot ? bpf_probe_read_kernel(slot, config.new_value_size, value) : -E2BIG;
 	} else {
-		err = bpf_map_update_elem(&new_map, key, value, BPF_ANY);
+		err = bpf_map_update_elem(&maptrace_new, key, value, BPF_ANY);
 	}
-	if (err)
-		return could_not_follow(cpu, err);
-	COUNT(cpu->updates);
-	return 0;
+	return account(cpu, true, err);
 }
 
 static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct cpu_state *cpu,
@@ -227,7 +175,6 @@ static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct
 	__u32 index = bpf_get_smp_processor_id() * LEVELS + level, zero = 0;
 	void *new_key = (void *)key, *new_value = (void *)value;
 	__u8 *room = NULL;
-	__u32 winner;
 	int err;
 
 	/* The kernel refuses to attach it to a map that has less. */
@@ -257,14 +204,10 @@ static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct
 			return could_not_follow(cpu, err);
 		new_key = room + config.key_offset;
 	}
-	winner = *(volatile __u32 *)&handed_over;
-	if (winner && bpf_map_lookup_elem(&written, new_key)) {
-		COUNT(cpu->both);
-		if (winner == NEW_WINS)
-			return 0;
-	}
+	if (handing_over() && is_left(cpu, bpf_map_lookup_elem(&maptrace_noted, new_key)))
+		return 0;
 	if (!value)
-		return take_out(cpu, new_key);
+		return account(cpu, false, bpf_map_delete_elem(&maptrace_new, new_key));
 	if (!config.same_value) {
 		if (!room)
 			return 1;
@@ -274,30 +217,6 @@ static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct
 		new_value = room;
 	}
 	return put(cpu, new_key, new_value, ctx->cpu);
-}
-
-SEC("map_trace/sync")
-int convert_state(struct bpf_map_trace_ctx__sync_elem *ctx)
-{
-	__u32 zero = 0;
-	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &zero);
-	volatile __u64 *level;
-	__u64 this_level;
-	int result;
-
-	if (!cpu)
-		return 1;
-	if (*(volatile __u32 *)&handed_over && ctx->reason == MAP_TRACE_REASON_FLUSH)
-		return 0;
-	/* Whatever interrupts this leaves it as it was. */
-	level = &cpu->level;
-	this_level = *level;
-	if (this_level >= LEVELS)
-		return could_not_follow(cpu, -EBUSY);
-	*level = this_level + 1;
-	result = tell(ctx, cpu, this_level);
-	*level = this_level;
-	return result;
 }
 
 char LICENSE[] SEC("license") = "GPL";

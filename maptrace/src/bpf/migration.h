@@ -6,6 +6,10 @@
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
+#include "../../include/maptrace_convert.h"
+
+/* A task, a softirq, a hardirq and an NMI can each be in the tracer, on each CPU. */
+#define LEVELS 4
 
 /* What a CPU has done. migration.rs has the same. */
 struct cpu_state {
@@ -28,15 +32,9 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct cpu_state);
-} cpus SEC(".maps");
+} maptrace_cpus SEC(".maps");
 
 /* The keys of the new map that its program has written since it was switched */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(__u32));
-} written SEC(".maps");
+maptrace_noted_t maptrace_noted SEC(".maps");
 
 #endif

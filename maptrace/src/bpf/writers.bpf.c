@@ -12,13 +12,13 @@ const volatile __u32 key_size = sizeof(__u32);
 static __always_inline int note(const __u8 *key)
 {
 	__u32 zero = 0, one = 1;
-	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &zero);
+	struct cpu_state *cpu = bpf_map_lookup_elem(&maptrace_cpus, &zero);
 
 	/* It is the tracer that moves what is in the old map. */
 	if (!cpu || *(volatile __u64 *)&cpu->level)
 		return 0;
 	(void)*(const volatile __u8 *)(key + key_size - 1);
-	if (bpf_map_update_elem(&written, key, &one, BPF_ANY))
+	if (bpf_map_update_elem(&maptrace_noted, key, &one, BPF_ANY))
 		__sync_fetch_and_add(&cpu->failed, 1);
 	return 0;
 }

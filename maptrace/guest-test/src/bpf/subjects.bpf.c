@@ -136,6 +136,24 @@ struct {
 	__type(value, struct conn);
 } conns_larger SEC(".maps");
 
+struct half_key {
+	struct conn_key conn;
+	__u32 is_reply;
+};
+
+struct half {
+	__u64 packets;
+	__u32 window;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct half_key);
+	__type(value, struct half);
+} halves SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 64);

@@ -23,7 +23,8 @@ pub fn run(args: &Migrate) -> Result<u8> {
             side(&words.new, &mut kernel)?,
         ));
     }
-    let (plans, problems) = set::plan(&sides, &names, &args.fields);
+    let with = set::conversions(&args.with, &names)?;
+    let (plans, problems) = set::plan(&sides, &names, &args.fields, &with);
     let mut output = Output::stdout();
     for (plan, (_, new)) in plans.iter().zip(&sides) {
         match args.json {
@@ -41,7 +42,12 @@ pub fn run(args: &Migrate) -> Result<u8> {
     problems.iter().for_each(note);
     let rows = plans.iter().flat_map(Plan::rows);
     let lost = rows.filter(|row| row.fate.loses()).count();
+    let knows = plans.iter().all(Plan::knows_what_is_lost);
     note(match (problems.len(), lost) {
+        (0, 0) if !knows => {
+            "it can be migrated, if the kernel takes the conversion, which alone knows what is lost"
+                .to_owned()
+        }
         (0, 0) => "it can be migrated, and nothing is lost".to_owned(),
         (0, lost) => format!("it can be migrated, and {lost} fields are lost"),
         (problems, _) => format!("it cannot be migrated: {problems} reasons"),

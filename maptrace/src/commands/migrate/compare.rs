@@ -6,12 +6,14 @@ use super::set::Maps;
 use crate::{
     commands::diff::{pause, Values},
     conversion::Cut,
+    kernel::Kernel,
     layout::{same, Layout},
     map::Map,
     output::Signals,
-    plan::Plan,
+    plan::{How, Plan},
+    with::DryRun,
 };
-use anyhow::Result;
+use anyhow::{bail, Result};
 use std::{
     collections::{HashMap, HashSet},
     rc::Rc,
@@ -27,6 +29,8 @@ const AS_IT_WAS: u32 = 3;
 pub enum Wrong {
     /// It does not fit into a field of the new map.
     Cut(String),
+    /// The user's conversion does not take it, and why.
+    NotConverted(String),
     /// The new map lacks it.
     Missing,
     /// What it is in the new map is not what it should be.
@@ -58,7 +62,12 @@ impl Comparison {
 
     /// Entries that could not be moved.
     pub fn unfit(&self) -> u64 {
-        self.count(|wrong| matches!(wrong, Wrong::Cut(_) | Wrong::Missing))
+        self.count(|wrong| {
+            matches!(
+                wrong,
+                Wrong::Cut(_) | Wrong::NotConverted(_) | Wrong::Missing
+            )
+        })
     }
 
     /// Entries that should not be what they are.
@@ -71,18 +80,26 @@ impl Comparison {
     }
 }
 
+/// What an entry of the old map is to be in the new one.
+struct Entry {
+    key: Vec<u8>,
+    /// `None` where that is not known.
+    values: Option<Vec<Vec<u8>>>,
+}
+
 /// What is there of a key, in both maps.
 struct Look {
     found: Found,
-    new_key: Option<Vec<u8>>,
     old: Values,
-    new: Values,
+    /// What is to be in the new map, and what is.
+    entries: Vec<Entry>,
+    new: Vec<Values>,
 }
 
 #[derive(Debug, PartialEq)]
 enum Found {
     Same,
-    Cut(String),
+    Unfit(Wrong),
     Missing,
     Different,
     Extra,
@@ -93,6 +110,8 @@ pub struct Pair<'a> {
     old: Rc<Map>,
     new: Rc<Map>,
     plan: Rc<Plan>,
+    /// Of the user's conversion
+    dry_run: Option<DryRun>,
     signals: &'a Signals,
     old_key: Layout,
     new_key: Layout,
@@ -102,22 +121,33 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    pub fn new(maps: &Maps, plan: &Rc<Plan>, signals: &'a Signals) -> Self {
+    /// Errors: the kernel does not take the user's conversion.
+    pub fn new(
+        maps: &Maps,
+        plan: &Rc<Plan>,
+        kernel: &Kernel,
+        signals: &'a Signals,
+    ) -> Result<Self> {
         let Maps { old, new } = maps.clone();
+        let dry_run = match &plan.how {
+            How::Fields { .. } => None,
+            How::With(with, _) => Some(DryRun::load(with, &old, &new, kernel)?),
+        };
         let (old_key, _, _) = old.layouts();
         let (new_key, new_value, _) = new.layouts();
         let mut mask = vec![0; new_value.size];
         new_value.mark(&mut mask);
-        Self {
+        Ok(Self {
             old,
             new,
             plan: Rc::clone(plan),
+            dry_run,
             signals,
             old_key,
             new_key,
             new_value,
             mask,
-        }
+        })
     }
 
     /// Whether values are what is expected. Where only the new map has one for each CPU, it is about
@@ -129,11 +159,43 @@ impl<'a> Pair<'a> {
             .is_some_and(|values| expected.iter().zip(values).all(same))
     }
 
-    /// What the values of an old entry are in the new map.
-    fn expected(&self, old: &[Vec<u8>]) -> std::result::Result<Vec<Vec<u8>>, Cut> {
-        old.iter()
-            .map(|value| self.plan.value.apply(value))
-            .collect()
+    /// What an old entry is to be in the new map, and why that is not all of it.
+    fn becomes(&self, key: &[u8], old: &[Vec<u8>]) -> Result<(Vec<Entry>, Option<Wrong>)> {
+        let (key_plan, value_plan) = match (&self.plan.how, &self.dry_run) {
+            (How::Fields { key, value }, _) => (key, value),
+            (How::With(..), Some(dry_run)) => {
+                let becomes = dry_run.run(key, old.first().map_or(&[], Vec::as_slice))?;
+                let unfit = becomes.unfit.map(Wrong::NotConverted);
+                let entries = becomes.entries.into_iter().map(|(key, value)| Entry {
+                    key,
+                    values: Some(vec![value]),
+                });
+                return Ok((entries.collect(), unfit));
+            }
+            (How::With(..), None) => bail!("no conversion"),
+        };
+        let key = match key_plan.apply(key) {
+            Ok(key) => key,
+            Err(cut) => return Ok((Vec::new(), Some(Wrong::Cut(cut.field)))),
+        };
+        let values = old.iter().map(|value| value_plan.apply(value)).collect();
+        let (values, unfit) = match values {
+            Ok(values) => (Some(values), None),
+            Err(Cut { field }) => (None, Some(Wrong::Cut(field))),
+        };
+        Ok((vec![Entry { key, values }], unfit))
+    }
+
+    /// What is known of an entry of the new map whose old one has gone: of the user's conversion,
+    /// nothing. Whatever that has left is found as what the old map does not have.
+    fn becomes_of_none(&self, key: &[u8]) -> Vec<Entry> {
+        match &self.plan.how {
+            How::Fields { key: plan, .. } => {
+                let key = plan.apply(key).into_iter();
+                key.map(|key| Entry { key, values: None }).collect()
+            }
+            How::With(..) => Vec::new(),
+        }
     }
 
     /// Compares all entries. Both maps can be in use: what is wrong is looked at again after `flush`,
@@ -163,8 +225,8 @@ impl<'a> Pair<'a> {
             }
             comparison.entries += 1;
             let look = self.look(key, Some(values))?;
-            if let Some(new_key) = &look.new_key {
-                extra.remove(new_key);
+            for entry in &look.entries {
+                extra.remove(&entry.key);
             }
             match look.found {
                 Found::Same => {}
@@ -209,64 +271,79 @@ impl<'a> Pair<'a> {
 
     /// What is there of a key whose values in the old map are these.
     fn look(&self, key: &[u8], old: Values) -> Result<Look> {
-        let new_key = match self.plan.key.apply(key) {
-            Ok(new_key) => new_key,
-            Err(cut) => {
-                return Ok(Look {
-                    found: match old {
-                        Some(_) => Found::Cut(cut.field),
-                        None => Found::Same,
-                    },
-                    new_key: None,
-                    old,
-                    new: None,
-                })
+        let (entries, unfit) = match &old {
+            Some(values) => self.becomes(key, values)?,
+            None => (self.becomes_of_none(key), None),
+        };
+        let mut found = unfit.map_or(Found::Same, Found::Unfit);
+        let mut new = Vec::new();
+        for entry in &entries {
+            let values = self.new.lookup(&entry.key)?;
+            let this = match (&old, &entry.values) {
+                (None, _) if values.is_some() => Found::Extra,
+                (None, _) | (Some(_), None) => Found::Same,
+                (Some(_), Some(expected)) if self.same(expected, &values) => Found::Same,
+                _ if values.is_none() => Found::Missing,
+                _ => Found::Different,
+            };
+            if found == Found::Same {
+                found = this;
             }
-        };
-        let new = self.new.lookup(&new_key)?;
-        let found = match (&old, &new) {
-            (None, None) => Found::Same,
-            (None, Some(_)) => Found::Extra,
-            (Some(old), new) => match self.expected(old) {
-                Err(cut) => Found::Cut(cut.field),
-                Ok(expected) if self.same(&expected, new) => Found::Same,
-                Ok(_) if new.is_none() => Found::Missing,
-                Ok(_) => Found::Different,
-            },
-        };
+            new.push(values);
+        }
         Ok(Look {
             found,
-            new_key: Some(new_key),
             old,
+            entries,
             new,
         })
     }
 
     fn wrong(&self, look: &Look) -> Wrong {
-        match (&look.found, &look.old, &look.new) {
-            (Found::Cut(field), ..) => Wrong::Cut(field.clone()),
-            (Found::Missing, ..) => Wrong::Missing,
-            (Found::Different, Some(old), Some(new)) => {
-                let mut found = Vec::new();
-                let expected = self.expected(old).unwrap_or_default();
-                for (cpu, (is, expected)) in new.iter().zip(&expected).enumerate() {
-                    let path = match old.len() {
-                        1 => String::new(),
-                        _ => format!("cpu {cpu}"),
-                    };
-                    self.new_value.differences(is, expected, &path, &mut found);
-                }
-                let found: Vec<_> = found
-                    .iter()
-                    .map(|it| match &*it.path {
-                        "" => format!("{}, not {}", it.left, it.right),
-                        path => format!("{path}: {}, not {}", it.left, it.right),
-                    })
+        match &look.found {
+            Found::Unfit(wrong) => wrong.clone(),
+            Found::Missing => Wrong::Missing,
+            Found::Different => {
+                let pairs = look.entries.iter().zip(&look.new);
+                let found: Vec<_> = pairs
+                    .flat_map(|(entry, values)| self.differences(entry, values))
                     .collect();
                 Wrong::Different(found.join("; "))
             }
-            _ => Wrong::Extra,
+            Found::Same | Found::Extra => Wrong::Extra,
         }
+    }
+
+    /// What an entry of the new map is, and should not be.
+    fn differences(&self, entry: &Entry, values: &Values) -> Vec<String> {
+        let (Some(expected), Some(values)) = (&entry.values, values) else {
+            return Vec::new();
+        };
+        // Where one entry can become several, it matters which.
+        let name = match &self.plan.how {
+            How::Fields { .. } => String::new(),
+            How::With(..) => format!("in {}, ", self.new_key.decode(&entry.key)),
+        };
+        let mut found = Vec::new();
+        let expected_values = expected.len();
+        for (cpu, (is, expected)) in values.iter().zip(expected).enumerate() {
+            let path = match expected_values {
+                1 => String::new(),
+                _ => format!("cpu {cpu}"),
+            };
+            self.new_value.differences(is, expected, &path, &mut found);
+        }
+        let found = found.iter().map(|it| match &*it.path {
+            "" => format!("{name}{}, not {}", it.left, it.right),
+            path => format!("{name}{path}: {}, not {}", it.left, it.right),
+        });
+        found.collect()
+    }
+
+    /// Keys of the new map that no entry of the old one becomes.
+    pub fn extra(&self, flush: impl FnMut() -> Result<()>) -> Result<Vec<Vec<u8>>> {
+        let keys = self.new.keys(|| self.signals.check())?;
+        self.really_extra(keys.into_iter().collect(), flush)
     }
 
     /// Keys of the new map that the old one did not seem to have. What follows the old one changes, and
@@ -288,10 +365,10 @@ impl<'a> Pair<'a> {
             // It may be deleted in the one, and not yet in the other.
             pause(round + 3);
             flush()?;
-            self.old.for_each(|key, _| {
+            self.old.for_each(|key, values| {
                 self.signals.check()?;
-                if let Ok(new_key) = self.plan.key.apply(key) {
-                    extra.remove(&new_key);
+                for entry in self.becomes(key, &values)?.0 {
+                    extra.remove(&entry.key);
                 }
                 Ok(())
             })?;

@@ -8,11 +8,12 @@ use super::{
     set::Maps,
 };
 use crate::{
+    conversion::Conversion,
     kernel::Kernel,
     migration::{Flushed, Sync, Tracer, Winner, WRITERS},
     output::{errno_name, note, Signals},
     pin,
-    plan::Plan,
+    plan::{How, Plan},
 };
 use anyhow::{bail, ensure, Context, Result};
 use std::{
@@ -56,9 +57,9 @@ impl<'a> Member<'a> {
         other: Option<Rc<Plan>>,
         kernel: &'a Kernel,
         signals: &'a Signals,
-    ) -> Self {
-        Self {
-            pair: Pair::new(&maps, &plan, signals),
+    ) -> Result<Self> {
+        Ok(Self {
+            pair: Pair::new(&maps, &plan, kernel, signals)?,
             maps,
             plan,
             other,
@@ -68,7 +69,7 @@ impl<'a> Member<'a> {
             writers: Vec::new(),
             healed: 0,
             comparison: None,
-        }
+        })
     }
 
     /// The other direction: the new map leads to the old one. Nothing follows yet.
@@ -76,13 +77,13 @@ impl<'a> Member<'a> {
     /// Errors: there is no plan of it.
     pub fn turned(&self) -> Result<Self> {
         let plan = self.other.clone().context("no way back")?;
-        Ok(Self::new(
+        Self::new(
             self.maps.turned(),
             plan,
             Some(Rc::clone(&self.plan)),
             self.kernel,
             self.signals,
-        ))
+        )
     }
 
     pub fn load(&self) -> Result<Tracer<'a>> {
@@ -112,6 +113,14 @@ impl<'a> Member<'a> {
             pin::remove(path)?;
         }
         Ok(self.sync.is_some())
+    }
+
+    /// Into what an entry may not fit.
+    pub fn unfit(&self) -> &'static str {
+        match self.plan.how {
+            How::Fields { .. } => "a field",
+            How::With(..) => "the conversion",
+        }
     }
 
     pub fn follows(&self) -> bool {
@@ -167,32 +176,55 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Takes out of the new map what the old one does not have. The kernel does it, under the order
-    /// of all else: a key that comes back meanwhile stays.
+    /// Takes out of the new map what the old one does not have. A key that comes back meanwhile stays.
     pub fn prune(&mut self, timeout: Duration) -> Result<()> {
-        let Maps { old, new } = &self.maps;
-        if new.is_array() {
+        if self.maps.new.is_array() {
             return Ok(());
         }
         let lost = self.sync()?.info()?.lost;
-        let back = self.plan.key.inverse().context("pruning")?;
+        let told = match &self.plan.how {
+            How::Fields { key, .. } => self.prune_keys(key)?,
+            How::With(..) => {
+                self.prune_by_comparing(timeout)?;
+                Vec::new()
+            }
+        };
+        if self.flush(&told, timeout)? {
+            self.healed = lost;
+        }
+        Ok(())
+    }
+
+    /// The keys that the kernel is to tell, under the order of all else.
+    fn prune_keys(&self, plan: &Conversion) -> Result<Vec<Vec<u8>>> {
+        let Maps { old, new } = &self.maps;
+        let back = plan.inverse().context("pruning")?;
         let mut told = Vec::new();
         for new_key in new.keys(|| self.signals.check())? {
             let old_key = back.apply(&new_key).ok().filter(|old_key| {
-                self.plan.key.apply(old_key).as_ref() == Ok(&new_key) && old.can_have(old_key)
+                plan.apply(old_key).as_ref() == Ok(&new_key) && old.can_have(old_key)
             });
             match old_key {
                 Some(old_key) => told.push(old_key),
                 // No key of the old map becomes it: nobody puts it there.
-                None => {
-                    let deleted = new.delete(&new_key);
-                    deleted.with_context(|| format!("{}: taking out a key", new.label()))?;
-                }
+                None => self.take_out(&new_key)?,
             }
         }
-        if self.flush(&told, timeout)? {
-            self.healed = lost;
-        }
+        Ok(told)
+    }
+
+    /// Nobody knows of which old key a new one was made. What comes back between the look and the
+    /// deletion is put there again by the flush after it.
+    fn prune_by_comparing(&self, timeout: Duration) -> Result<()> {
+        let flush = || self.flush(&[], timeout).map(drop);
+        let extra = self.pair.extra(flush)?;
+        extra.iter().try_for_each(|key| self.take_out(key))
+    }
+
+    fn take_out(&self, key: &[u8]) -> Result<()> {
+        let new = &self.maps.new;
+        let deleted = new.delete(key);
+        deleted.with_context(|| format!("{}: taking out a key", new.label()))?;
         Ok(())
     }
 

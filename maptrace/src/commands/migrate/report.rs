@@ -46,6 +46,8 @@ pub struct Report<'a> {
     pub done: Done,
     /// `None` where whoever made it was killed.
     pub comparison: Option<&'a Comparison>,
+    /// Into what something may not fit, beside the map.
+    pub unfit: &'static str,
     pub seconds: f64,
     pub pause: Option<f64>,
 }
@@ -137,7 +139,8 @@ impl Report<'_> {
         }
         if cut + full > 0 {
             lines.push(format!(
-                "what did not fit was tried {cut} times for a field, {full} times for the map"
+                "what did not fit was tried {cut} times for {}, {full} times for the map",
+                self.unfit
             ));
         }
         lines
@@ -159,6 +162,7 @@ pub fn list(comparison: &Comparison, output: &mut Output) -> Result<()> {
 fn describe(key: &str, wrong: &Wrong) -> String {
     match wrong {
         Wrong::Cut(field) => format!("- {key}: does not fit into {field}"),
+        Wrong::NotConverted(why) => format!("- {key}: {why}"),
         Wrong::Missing => format!("- {key}: the new map lacks it"),
         Wrong::Different(what) => format!("~ {key}: {what}"),
         Wrong::Extra => format!("+ {key}: the old map does not have it"),
@@ -169,6 +173,7 @@ fn describe(key: &str, wrong: &Wrong) -> String {
 fn wrong_json((key, wrong): &(String, Wrong)) -> Json {
     let (what, detail) = match wrong {
         Wrong::Cut(field) => ("does_not_fit", field.clone()),
+        Wrong::NotConverted(why) => ("not_converted", why.clone()),
         Wrong::Missing => ("missing", String::new()),
         Wrong::Different(what) => ("differs", what.clone()),
         Wrong::Extra => ("extra", String::new()),

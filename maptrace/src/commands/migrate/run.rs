@@ -19,6 +19,7 @@ use crate::{
     origin::{program_maps, Users},
     output::{note, Output, Signals},
     plan::Side,
+    with::With,
 };
 use anyhow::{bail, ensure, Context, Result};
 use std::{
@@ -39,17 +40,33 @@ pub fn run(args: &Migrate) -> Result<u8> {
 fn begin(args: &Migrate, kernel: &Kernel, signals: &Signals) -> Result<u8> {
     let words = set::pairs_of(&args.maps)?;
     let pairs = set::open(&words, kernel)?;
-    let kept = words.iter().zip(&pairs).map(|(words, maps)| PairState {
-        old: maps.old.id,
-        new: maps.new.id,
-        names: set::names(&words.old, Some(&maps.old)),
-    });
-    let mut state = State::new(kept.collect(), args.fields.clone(), args.switch.clone());
+    let names: Vec<_> = words
+        .iter()
+        .zip(&pairs)
+        .map(|(words, maps)| set::names(&words.old, Some(&maps.old)))
+        .collect();
+    let with = set::conversions(&args.with, &names)?;
+    let mut objects = Vec::new();
+    let mut kept = Vec::new();
+    for ((maps, names), with) in pairs.iter().zip(names).zip(&with) {
+        let with = with.as_ref().map(|with| {
+            let at = objects.len();
+            objects.extend(&with.bytes);
+            (with.name.clone(), at..objects.len())
+        });
+        kept.push(PairState {
+            old: maps.old.id,
+            new: maps.new.id,
+            names,
+            with,
+        });
+    }
+    let mut state = State::new(kept, args.fields.clone(), args.switch.clone());
     state.back = args.back;
     state.prune = args.prune;
     state.partial = args.partial;
     state.old_wins = args.old_wins;
-    let members = members(&state, &pairs, kernel, signals)?;
+    let members = members(&state, &pairs, &with, kernel, signals)?;
     let places = Places::find(&args.switch, &pairs, false, kernel)?;
     if args.back {
         // Not when it is too late.
@@ -59,7 +76,7 @@ fn begin(args: &Migrate, kernel: &Kernel, signals: &Signals) -> Result<u8> {
     }
     empty(args, &pairs, signals)?;
     let directory = match &args.pin {
-        Some(path) => Some(Directory::create(path, &state)?),
+        Some(path) => Some(Directory::create(path, &state, objects)?),
         None => None,
     };
     let mut migration = Migration::new(args, state, members, places, directory, kernel, signals);
@@ -109,7 +126,9 @@ fn resume(args: &Migrate, path: &Path, kernel: &Kernel, signals: &Signals) -> Re
         true => (pair.new, pair.old),
     });
     let pairs = set::reopen(ids, kernel)?;
-    let members = members(&state, &pairs, kernel, signals)?;
+    let with = state.pairs.iter().map(|pair| directory.with(pair));
+    let with = with.collect::<Result<Vec<_>>>()?;
+    let members = members(&state, &pairs, &with, kernel, signals)?;
     let places = Places::find(&state.switch, &pairs, true, kernel)?;
     directory.save(&state)?;
     let child = state.child.clone();
@@ -164,6 +183,7 @@ fn change_switch(state: &mut State, given: &Switch) -> Result<()> {
 fn members<'a>(
     state: &State,
     pairs: &[Maps],
+    with: &[Option<Rc<With>>],
     kernel: &'a Kernel,
     signals: &'a Signals,
 ) -> Result<Vec<Member<'a>>> {
@@ -176,7 +196,7 @@ fn members<'a>(
         })
         .collect();
     let names: Vec<_> = state.pairs.iter().map(|pair| pair.names.clone()).collect();
-    let (plans, problems) = set::plan(&sides, &names, &state.fields);
+    let (plans, problems) = set::plan(&sides, &names, &state.fields, with);
     if !state.is_back {
         plans.iter().flat_map(|plan| &plan.notes).for_each(note);
     }
@@ -198,7 +218,7 @@ fn members<'a>(
             (true, Some(back)) => (back, Some(plan)),
             (_, back) => (plan, back),
         };
-        members.push(Member::new(maps.clone(), plan, other, kernel, signals));
+        members.push(Member::new(maps.clone(), plan, other, kernel, signals)?);
     }
     Ok(members)
 }
@@ -722,6 +742,7 @@ impl<'a> Migration<'a> {
                 maps: &member.maps,
                 done: *done,
                 comparison: member.comparison.as_ref(),
+                unfit: member.unfit(),
                 seconds: state::now() - self.state.began,
                 pause,
             };

@@ -8,8 +8,9 @@ use crate::{
     map::{self, Map, Selector},
     output::note,
     plan::{wrong_wishes, Plan, Side},
+    with::With,
 };
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -126,17 +127,42 @@ pub fn names(word: &str, map: Option<&Map>) -> Vec<String> {
     names
 }
 
+/// The user's conversion of each pair: `FILE` where there is one pair, and `OLD:FILE`.
+pub fn conversions(words: &[String], names: &[Vec<String>]) -> Result<Vec<Option<Rc<With>>>> {
+    let mut found = vec![None; names.len()];
+    for word in words {
+        // A path can have colons, and so has what a map is called.
+        let whose = word.match_indices(':').find_map(|(at, _)| {
+            let is_it = |names: &Vec<String>| names.iter().any(|name| *name == word[..at]);
+            Some((names.iter().position(is_it)?, &word[at + 1..]))
+        });
+        let (index, path) = match (whose, names) {
+            (Some(whose), _) => whose,
+            (None, [_]) => (0, &**word),
+            (None, _) => bail!("--with {word}: of which pair? OLD:{word} says it"),
+        };
+        ensure!(
+            found[index].is_none(),
+            "--with {word}: the pair has one already"
+        );
+        found[index] = Some(Rc::new(With::read(path)?));
+    }
+    Ok(found)
+}
+
 /// How each pair is moved, and why not.
 pub fn plan(
     sides: &[(Side, Side)],
     names: &[Vec<String>],
     fields: &Fields,
+    with: &[Option<Rc<With>>],
 ) -> (Vec<Plan>, Vec<String>) {
     let wishes = fields.wishes();
     let plans: Vec<_> = sides
         .iter()
         .zip(names)
-        .map(|((old, new), names)| Plan::new(old, new, &wishes.about(names)))
+        .zip(with)
+        .map(|(((old, new), names), with)| Plan::new(old, new, &wishes.about(names), with.as_ref()))
         .collect();
     let mut problems: Vec<_> = plans
         .iter()
@@ -196,6 +222,18 @@ mod tests {
         assert_eq!(pairs[1].new, "d");
         let err = pairs_of(&words("a b c")).unwrap_err();
         assert!(err.to_string().contains("an OLD without a NEW: c"));
+    }
+
+    #[test]
+    fn a_conversion_is_of_one_pair() {
+        let names = [names("old", None), names("nat", None)];
+        let err = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            format!("{:#}", conversions(&words, &names).err().unwrap())
+        };
+        assert!(err(&["a.bpf.o"]).contains("of which pair? OLD:a.bpf.o"));
+        assert!(err(&["other:a.bpf.o"]).contains("of which pair?"));
+        assert!(err(&["nat:/nosuch:a.bpf.o"]).contains("--with /nosuch:a.bpf.o: No such file"));
     }
 
     #[test]

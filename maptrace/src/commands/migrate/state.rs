@@ -10,6 +10,7 @@ use super::script::Child;
 use crate::{
     cli::{Fields, Switch},
     pin,
+    with::With,
 };
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use libbpf_rs::{
@@ -20,8 +21,10 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io,
+    ops::Range,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    rc::Rc,
     thread,
     time::{Duration, SystemTime},
 };
@@ -61,6 +64,8 @@ pub struct PairState {
     pub new: u32,
     /// What the old one was called by whoever began.
     pub names: Vec<String>,
+    /// The conversion of the user: what it was called, and its bytes behind this.
+    pub with: Option<(String, Range<usize>)>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -130,26 +135,28 @@ pub fn now() -> f64 {
 pub struct Directory {
     pub path: PathBuf,
     map: MapHandle,
+    /// What is kept behind the state: the objects of `--with`, which may not be there any more.
+    objects: Vec<u8>,
     _lock: File,
 }
 
 impl Directory {
     /// Makes one. It can be there, if nothing is in it.
-    pub fn create(path: &Path, state: &State) -> Result<Self> {
+    pub fn create(path: &Path, state: &State, objects: Vec<u8>) -> Result<Self> {
         let what = || format!("--pin {}", path.display());
         let is_new = match fs::create_dir(path) {
             Ok(()) => true,
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => false,
             Err(err) => return Err(err).with_context(what),
         };
-        let directory = Self::fill(path, state).with_context(what);
+        let directory = Self::fill(path, state, objects).with_context(what);
         if is_new && directory.is_err() {
             let _ = fs::remove_dir(path);
         }
         directory
     }
 
-    fn fill(path: &Path, state: &State) -> Result<Self> {
+    fn fill(path: &Path, state: &State, objects: Vec<u8>) -> Result<Self> {
         ensure!(
             pin::is_bpffs(path)?,
             "nothing can be pinned there: it is not in a bpffs, as /sys/fs/bpf is"
@@ -176,13 +183,14 @@ impl Directory {
             MapType::Array,
             Some("maptrace_state"),
             4,
-            SIZE as u32,
+            u32::try_from(SIZE + objects.len())?,
             1,
             &options,
         )?;
         let directory = Self {
             path: path.to_owned(),
             map,
+            objects,
             _lock: lock,
         };
         directory.save(state)?;
@@ -194,10 +202,11 @@ impl Directory {
     pub fn open(path: &Path) -> Result<(Self, State)> {
         let map = open_map(path)?;
         let lock = lock(path).with_context(|| path.display().to_string())?;
-        let state = read(&map).with_context(|| path.display().to_string())?;
+        let (state, objects) = read(&map).with_context(|| path.display().to_string())?;
         let directory = Self {
             path: path.to_owned(),
             map,
+            objects,
             _lock: lock,
         };
         Ok((directory, state))
@@ -210,9 +219,20 @@ impl Directory {
             "the command line is longer than {SIZE} bytes: this cannot be pinned"
         );
         bytes.resize(SIZE, 0);
+        bytes.extend(&self.objects);
         self.map
             .update(&0_u32.to_ne_bytes(), &bytes, MapFlags::ANY)
             .context("keeping where it stands")
+    }
+
+    /// The conversion of a pair, if it has one of the user.
+    pub fn with(&self, pair: &PairState) -> Result<Option<Rc<With>>> {
+        let Some((name, range)) = &pair.with else {
+            return Ok(None);
+        };
+        let bytes = self.objects.get(range.clone());
+        let bytes = bytes.with_context(|| format!("--with {name}: it is not all there"))?;
+        Ok(Some(Rc::new(With::new(name, bytes.to_vec())?)))
     }
 
     pub fn link(&self, name: &str) -> PathBuf {
@@ -229,7 +249,8 @@ impl Directory {
 
 /// Where the migration of a directory stands, whoever is at work on it.
 pub fn look(path: &Path) -> Result<State> {
-    read(&open_map(path)?).with_context(|| path.display().to_string())
+    let (state, _) = read(&open_map(path)?).with_context(|| path.display().to_string())?;
+    Ok(state)
 }
 
 /// Whether somebody is at work on it.
@@ -243,14 +264,14 @@ fn open_map(path: &Path) -> Result<MapHandle> {
     let fd = fd.ok_or_else(|| anyhow!("{}: no migration is pinned here", path.display()))?;
     let info: libbpf_rs::libbpf_sys::bpf_map_info = crate::kernel::object_info(fd.as_fd())?;
     ensure!(
-        info.key_size == 4 && info.value_size as usize == SIZE && info.max_entries == 1,
+        info.key_size == 4 && info.value_size as usize >= SIZE && info.max_entries == 1,
         "{}: it is not what maptrace keeps",
         path.join(STATE).display()
     );
     Ok(MapHandle::from_map_id(info.id)?)
 }
 
-fn read(map: &MapHandle) -> Result<State> {
+fn read(map: &MapHandle) -> Result<(State, Vec<u8>)> {
     // Whoever is at work on it can write it meanwhile.
     let mut last = None;
     for _ in 0..100 {
@@ -258,7 +279,8 @@ fn read(map: &MapHandle) -> Result<State> {
             .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)?
             .context("nothing is in it")?;
         if last.as_ref() == Some(&value) {
-            return State::from_bytes(&value);
+            let (state, objects) = value.split_at(SIZE);
+            return Ok((State::from_bytes(state)?, objects.to_vec()));
         }
         last = Some(value);
     }

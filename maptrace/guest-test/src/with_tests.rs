@@ -288,7 +288,7 @@ fn migrate_with_refuses_what_the_verifier_does() -> Result<()> {
         (
             &subjects.id("conns")?,
             &new,
-            "keys: its type has 4 bytes, and the map 20",
+            "keys: its type has 4 bytes, and the map 16",
         ),
     ] {
         fails_with(&["migrate", old, new, "--with", &even.0], 1, why)?;

@@ -24,12 +24,15 @@ install_missing() {
 		run_logged "installing ${missing[*]}" "$LOGS/apt.log" apt_install "${missing[@]}"
 }
 
+# The suite of a root; who sources this may take another one.
+ROOT_SUITE=$TOOLCHAIN_SUITE
+
 # The archives of the root, which apt on this machine may know for another suite.
 find_sources() {
 	find_archives || return
-	archive_line Debian "$TOOLCHAIN_SUITE" > "$work/sources.list" &&
-		archive_line Debian "$TOOLCHAIN_SUITE-updates" >> "$work/sources.list" || return
-	archive_line Debian-Security "$TOOLCHAIN_SUITE-security" >> "$work/sources.list" ||
+	archive_line Debian "$ROOT_SUITE" > "$work/sources.list" &&
+		archive_line Debian "$ROOT_SUITE-updates" >> "$work/sources.list" || return
+	archive_line Debian-Security "$ROOT_SUITE-security" >> "$work/sources.list" ||
 		say "note: apt has no archive with Debian's security updates: the root goes without"
 	cat "$work/sources.list"
 	network_options > "$work/network.conf"
@@ -53,7 +56,7 @@ fill_root() {
 	as_root env LC_ALL=C unshare --mount --propagation private --pid --fork --kill-child -- \
 		mmdebstrap --mode=root --variant=apt --aptopt="$work/network.conf" \
 		--aptopt='APT::Install-Recommends "false"' --include="${packages// /,}" "$@" \
-		"$TOOLCHAIN_SUITE" "$root.new" - < "$work/sources.list"
+		"$ROOT_SUITE" "$root.new" - < "$work/sources.list"
 }
 
 # make_root ROOT WHAT LOG PACKAGES HOOK...: makes it of these packages, and says WHAT it

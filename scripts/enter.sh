@@ -3,7 +3,7 @@
 # enter.sh COMMAND...: runs a command inside the toolchain. The toolchain is
 # read-only there; the clone, the cache and MAP_TRACE_BIND (a list of paths
 # with colons between) appear at their own paths. Mounts and processes live in
-# namespaces that end with the command.
+# namespaces that end with the command. MAP_TRACE_BUILD_ROOT is another root to take.
 #
 # TOOLCHAIN=host runs the command with the tools of this machine.
 
@@ -19,13 +19,13 @@ environment=(
 	LC_ALL=C.UTF-8
 )
 
-if [[ ${TOOLCHAIN:-} == host ]]; then
+if [[ ${TOOLCHAIN:-} == host && -z ${MAP_TRACE_BUILD_ROOT:-} ]]; then
 	"$SCRIPTS/host-tools.sh"
 	[[ ! -e ${llvm_bin%/bin}/lib ]] || environment+=(LIBCLANG_PATH="${llvm_bin%/bin}/lib")
 	exec env "PATH=$PATH:/usr/sbin:/sbin" "${environment[@]}" "$@"
 fi
 
-root=$("$SCRIPTS/toolchain.sh")
+root=${MAP_TRACE_BUILD_ROOT:-$("$SCRIPTS/toolchain.sh")}
 
 arguments=(
 	--tmpfs / --ro-bind "$root/usr" /usr --ro-bind "$root/etc" /etc --ro-bind "$root/var" /var

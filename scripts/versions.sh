@@ -39,6 +39,22 @@ OLDEST_HEADERS=/usr/lib/map_trace/$OLDEST_HEADERS_SUITE
 # BPF programs that nobody here wrote, for make test-maptrace
 PROGRAMS_PACKAGES=(bpftrace iproute2 libbpf-tools xdp-tools)
 
+# The kernel's own tests of BPF, for make test-upstream, want a newer clang than the one
+# that builds the kernel, and bindgen must not see it: a root of its own, in which they run,
+# too.
+UPSTREAM_SUITE=forky
+UPSTREAM_LLVM_VERSION=22
+UPSTREAM_PACKAGES=(
+	# building them
+	"clang-$UPSTREAM_LLVM_VERSION" "lld-$UPSTREAM_LLVM_VERSION" "llvm-$UPSTREAM_LLVM_VERSION"
+	"llvm-$UPSTREAM_LLVM_VERSION-dev" "libclang-rt-$UPSTREAM_LLVM_VERSION-dev" bc g++ kmod
+	libc6-dev libcap-dev libelf-dev libssl-dev libzstd-dev make openssl pkgconf python3 rsync
+	zlib1g-dev
+	# what they call
+	ethtool iproute2 iptables iputils-ping mount ncat netcat-openbsd nftables procps tcpdump
+	util-linux xxd
+)
+
 # For TOOLCHAIN=host, where the kernel does not say: a vng that passes on the
 # status of a command and ends with 255 where the guest died, and the QEMU of
 # Debian 12.

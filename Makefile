@@ -16,7 +16,8 @@ SEED ?=
 CMD ?=
 CPUS ?=
 V ?= 0
-export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS MUTANTS MINUTES SEED CPUS V
+KIND ?=
+export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS KIND MUTANTS MINUTES SEED CPUS V
 
 # Where a target has a kernel of its own, CONFIG= overrides.
 config = $(or $(CONFIG),$(1))
@@ -45,6 +46,9 @@ matrix: export SYNC_MATRIX = all
 matrix: export GUEST_SECONDS = 7200
 matrix:
 	@CONFIG=$(call config,debug) scripts/run-tests.sh
+
+test-upstream:
+	@scripts/test-upstream.sh $(call config,release)
 
 test-mutants:
 	@CONFIG=$(call config,debug) scripts/test-mutants.sh
@@ -109,6 +113,11 @@ Targets
                          context, to each type of map; make test runs a part of them (long)
   make test-maptrace     run all tests of maptrace, then maptrace on BPF programs of Debian (long;
                          TESTS=maptrace_test or TESTS=programs: only one of these)
+  make test-upstream     run the kernel's own tests of BPF on the unpatched kernel, on the patched one,
+                         with the module, and with tracers on every map, and compare the results
+                         (long; KIND=base, patched, loaded, traced: only these;
+                         TESTS="test_verifier test_maps test_progs map*": only these, the last
+                         are patterns of tests of test_progs)
   make test-mutants      break the code in one point after the other, and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": only this)
   make soak              write to maps from everywhere at once for MINUTES=5, and compare
@@ -157,6 +166,6 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test matrix test-maptrace test-mutants soak fuzz model model-long \
+.PHONY: all module modules_install demo test matrix test-maptrace test-upstream test-mutants soak fuzz model model-long \
 	bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
 	series-save clean distclean help

@@ -76,6 +76,9 @@ test_judges() {
 	echo "# begin counter"
 	"$SCRIPTS/tap-count-test.sh" || true
 	echo "# end counter 0"
+	echo "# begin results"
+	"$SCRIPTS/enter.sh" "$SCRIPTS/upstream-results-test.sh" || true
+	echo "# end results 0"
 	say "booting to check that a guest that does not finish in time fails the run"
 	test_hang
 }

@@ -13,7 +13,7 @@ for part in "${parts[@]}"; do
 		die "TESTS=$TESTS: the tests are: maptrace_test programs"
 done
 use_guest_files "$config" maptrace selftests
-programs=$("$SCRIPTS/programs-root.sh")
+programs=$("$SCRIPTS/packages-root.sh" programs)
 log=$LOGS/test-maptrace-kernel.log
 export MAP_TRACE_OUTPUT=$BUILD/selftests-$config
 

@@ -11,13 +11,14 @@ KDIR ?=
 DESTDIR ?=
 TESTS ?=
 MUTANTS ?=
+EXAMPLES ?=
 MINUTES ?=
 SEED ?=
 CMD ?=
 CPUS ?=
 V ?= 0
 KIND ?=
-export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS KIND MUTANTS MINUTES SEED CPUS V
+export KSRC KERNEL_TARBALL MIRROR APT_WAIT TOOLCHAIN ACCEL TESTS KIND MUTANTS EXAMPLES MINUTES SEED CPUS V
 
 # Where a target has a kernel of its own, CONFIG= overrides.
 config = $(or $(CONFIG),$(1))
@@ -49,6 +50,13 @@ matrix:
 
 test-upstream:
 	@scripts/test-upstream.sh $(call config,release)
+
+examples:
+	@scripts/examples.sh $(EXAMPLES) > /dev/null
+	@echo "examples: build/examples"
+
+test-examples:
+	@scripts/test-examples.sh $(call config,debug)
 
 test-mutants:
 	@CONFIG=$(call config,debug) scripts/test-mutants.sh
@@ -118,6 +126,9 @@ Targets
                          (long; KIND=base, patched, loaded, traced: only these;
                          TESTS="test_verifier test_maps test_progs map*": only these, the last
                          are patterns of tests of test_progs)
+  make examples          build the loaders of tracers in other languages than C, in build/examples
+                         (EXAMPLES="rust go aya": only these; Go is installed for that one)
+  make test-examples     build them, and run them on a map that is in use
   make test-mutants      break the code in one point after the other, and see the tests fail
                          (long; MUTANTS="attach-does-not-wait": only this)
   make soak              write to maps from everywhere at once for MINUTES=5, and compare
@@ -152,8 +163,8 @@ Variables
   TOOLCHAIN=host   use the tools of this machine
   ACCEL=      kvm or tcg; the default is KVM if a guest really boots under it
   CONFIG=     the kernel: release or debug. The default is debug for test, matrix,
-              test-maptrace, test-mutants, fuzz and selftests, else release. check, bench and
-              series-* take none. test takes release only with TESTS=, and also cfi. kcsan looks
+              test-maptrace, test-examples, test-mutants, fuzz and selftests, else release. check,
+              examples, bench and series-* take none. test takes release only with TESTS=, and also cfi. kcsan looks
               for data races, in soak, fuzz, vm, and test with TESTS=
   CPUS=       CPUs of the guest of make vm (default 2), of make soak and make fuzz (default 4),
               or the busy ones in make bench-maptrace (default 4)
@@ -166,6 +177,6 @@ export HELP
 help:
 	@echo "$$HELP"
 
-.PHONY: all module modules_install demo test matrix test-maptrace test-upstream test-mutants soak fuzz model model-long \
-	bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
+.PHONY: all module modules_install demo test matrix test-maptrace test-upstream examples \
+	test-examples test-mutants soak fuzz model model-long bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
 	series-save clean distclean help

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# packages-root.sh programs: makes a Debian root, once for each list of packages, and
+# packages-root.sh programs|go: makes a Debian root, once for each list of packages, and
 # prints where it is: with BPF programs that nobody here wrote, which only make
-# test-maptrace needs.
+# test-maptrace needs, or with Go, which only examples/go needs.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=debian-root.sh
@@ -11,6 +11,7 @@ source "$SCRIPTS/debian-root.sh"
 what=$1
 case $what in
 programs) packages=("${PROGRAMS_PACKAGES[@]}") ;;
+go) packages=("${GO_PACKAGES[@]}") ;;
 *) die "${0##*/}: $what?" ;;
 esac
 key=$(printf '%s\n' "$TOOLCHAIN_SUITE" "${packages[@]}" | hash_stdin)

@@ -55,6 +55,9 @@ UPSTREAM_PACKAGES=(
 	util-linux xxd
 )
 
+# Go, and what examples/go imports
+GO_PACKAGES=(golang-go golang-github-cilium-ebpf-dev)
+
 # For TOOLCHAIN=host, where the kernel does not say: a vng that passes on the
 # status of a command and ends with 255 where the guest died, and the QEMU of
 # Debian 12.

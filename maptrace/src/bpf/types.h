@@ -60,6 +60,8 @@ struct bpf_map_trace_ctx__sync_elem {
 	__u64 reason;
 };
 
+/* enum bpf_map_trace_reason */
+#define MAP_TRACE_REASON_EVICTION 1
 #define MAP_TRACE_REASON_FLUSH 4
 
 #endif

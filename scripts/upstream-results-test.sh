@@ -109,6 +109,12 @@ runs base OK FAIL OK OK
 runs here FAIL FAIL OK OK
 expect "2 passed, 0 failed, 0 skipped" "not the same each time on the unpatched kernel either" \
 	"one that is so unpatched, too"
+runs here FAIL
+is "test_progs a" "$(results differ base here expected traced list)" \
+	"one that has not passed here yet is run again"
+runs here FAIL FAIL FAIL FAIL
+expect "1 passed, 1 failed, 0 skipped" "FAIL, FAIL, FAIL, FAIL; unpatched" \
+	"one that fails unpatched now and then, and here each time"
 
 echo "patched traced | test_progs a: a/b | FAIL | a reason" > expected
 runs base OK

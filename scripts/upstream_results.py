@@ -221,7 +221,9 @@ def judge(base_runs, runs):
     for name in names:
         wanted = [run.get(name, ABSENT) for run in base_runs]
         had = [run.get(name, ABSENT) for run in runs]
-        other = [status for status in had if status not in wanted]
+        # One that has failed once on the unpatched kernel is not excused from ever passing here.
+        fine = wanted if "OK" not in wanted or "OK" in had else ["OK"]
+        other = [status for status in had if status not in fine]
         once = bool(other) and len(had) > RERUNS and other == had[:1]
         yield name, wanted, had, other[0] if other else None, once
 

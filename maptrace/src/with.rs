@@ -17,7 +17,9 @@ use crate::{
 };
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use btf_rs::{Btf, BtfType, Type};
-use libbpf_rs::{Linker, MapCore, MapFlags, MapHandle, Object, OpenObject, ProgramInput};
+use libbpf_rs::{
+    AsRawLibbpf, Linker, MapCore, MapFlags, MapHandle, Object, OpenObject, ProgramInput,
+};
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -118,6 +120,22 @@ impl With {
         self.open(old, new, possible_cpus()? * LEVELS, false)
     }
 
+    /// The maps of the object are there twice, for the tracer and for the comparison. What is pinned
+    /// would be one map for both, and could be one that is in use.
+    fn check_pins(&self, open: &mut OpenObject) -> Result<()> {
+        for map in open.maps_mut() {
+            // SAFETY: the map is one of the object.
+            let path = unsafe { libbpf_sys::bpf_map__pin_path(map.as_libbpf_object().as_ptr()) };
+            ensure!(
+                path.is_null(),
+                "--with {}: its map {} is to be pinned: a conversion has maps of its own only",
+                self.name,
+                map.name().to_string_lossy()
+            );
+        }
+        Ok(())
+    }
+
     fn open(&self, old: &Map, new: &Map, slots: usize, is_dry: bool) -> Result<OpenObject> {
         let config = Config {
             key_size: old.key_size as u32,
@@ -129,6 +147,7 @@ impl With {
         // SAFETY: it is numbers, with no padding between.
         let bytes = unsafe { object::bytes_of(&config) };
         object::open_map(&mut open, ".rodata.with")?.set_initial_value(bytes)?;
+        self.check_pins(&mut open)?;
         let old_size = config.value_offset as usize + old.value_size;
         for (name, size) in [
             ("maptrace_old", old_size),
@@ -142,10 +161,13 @@ impl With {
     }
 }
 
-/// Says why the kernel does not load it, with what the verifier has said last.
+/// Says why the kernel does not load it, with what the verifier has said last, or else libbpf.
 pub fn explain(err: anyhow::Error, said: &str) -> anyhow::Error {
     match last_lines(said) {
-        lines if lines.is_empty() => err,
+        lines if lines.is_empty() => match said.trim_end().lines().last() {
+            Some(line) => err.context(line.to_owned()),
+            None => err,
+        },
         lines => anyhow!("the verifier refuses it:\n{lines}"),
     }
 }
@@ -271,6 +293,8 @@ impl DryRun {
         map.set_key_size(new.key_size as u32)?;
         map.set_value_size(new.value_size as u32)?;
         map.set_max_entries(MAX_ENTRIES)?;
+        // It holds few of them at a time, and values can be large.
+        map.set_map_flags(libbpf_sys::BPF_F_NO_PREALLOC)?;
         let mut noted = object::open_map(&mut open, "maptrace_noted")?;
         noted.set_key_size(new.key_size as u32)?;
         object::load_only(&mut open, "maptrace_dry_run");

@@ -10,16 +10,16 @@
 
 /*
  * The new program has begun to write the new map: what the old one holds is not news any
- * more, only what is done to it. migration.rs has the same. It has a map of its own, as
- * other variables may be linked to this.
+ * more, only what is done to it. migration.rs has the same. It has a map of its own, and
+ * a name that nobody else has, as other variables may be linked to this.
  */
 #define NEW_WINS 1
 #define OLD_WINS 2
-__u32 handed_over SEC(".data.handover");
+__u32 maptrace_handed_over SEC(".data.handover");
 
 static __always_inline __u32 handing_over(void)
 {
-	return *(volatile __u32 *)&handed_over;
+	return *(volatile __u32 *)&maptrace_handed_over;
 }
 
 /* The new map takes its place. */

@@ -14,7 +14,7 @@ const volatile struct {
 	__u32 value_offset;
 	/* What it would write is to be compared: there is one slot, and no tracer */
 	__u32 is_dry;
-} config SEC(".rodata.with") = {};
+} maptrace_config SEC(".rodata.with") = {};
 
 /* A key and a value of the old map, and room for a new value, for each level of each CPU */
 maptrace_slots_t maptrace_old SEC(".maps"), maptrace_built SEC(".maps");
@@ -27,7 +27,7 @@ int maptrace_slot(void)
 	__u32 zero = 0;
 	struct cpu_state *cpu = bpf_map_lookup_elem(&maptrace_cpus, &zero);
 
-	if (!cpu || config.is_dry)
+	if (!cpu || maptrace_config.is_dry)
 		return 0;
 	return bpf_get_smp_processor_id() * LEVELS + cpu->level - 1;
 }
@@ -64,16 +64,17 @@ static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct
 	__u8 *old;
 
 	/* The kernel refuses to attach it to a map that has less. */
-	if (config.key_size)
-		(void)*(const volatile __u8 *)(key + config.key_size - 1);
-	if (value && config.value_size)
-		(void)*(const volatile __u8 *)(value + config.value_size - 1);
+	if (maptrace_config.key_size)
+		(void)*(const volatile __u8 *)(key + maptrace_config.key_size - 1);
+	if (value && maptrace_config.value_size)
+		(void)*(const volatile __u8 *)(value + maptrace_config.value_size - 1);
 
 	old = bpf_map_lookup_elem(&maptrace_old, &slot);
 	if (!old)
 		return could_not_follow(cpu, -ENOMEM);
-	if (bpf_probe_read_kernel(old, config.key_size, key) ||
-	    (value && bpf_probe_read_kernel(old + config.value_offset, config.value_size, value)))
+	if (bpf_probe_read_kernel(old, maptrace_config.key_size, key) ||
+	    (value && bpf_probe_read_kernel(old + maptrace_config.value_offset,
+					    maptrace_config.value_size, value)))
 		return could_not_follow(cpu, -EFAULT);
 	before = misses(cpu);
 	if (maptrace_call(slot, value != NULL))

@@ -94,6 +94,14 @@ struct Look {
     /// What is to be in the new map, and what is.
     entries: Vec<Entry>,
     new: Vec<Values>,
+    /// One of them is missing.
+    lacks: bool,
+}
+
+impl Look {
+    fn has(&self, key: &[u8]) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -103,6 +111,18 @@ enum Found {
     Missing,
     Different,
     Extra,
+}
+
+impl Found {
+    /// How bad it is.
+    fn rank(&self) -> u32 {
+        match self {
+            Found::Same => 0,
+            Found::Unfit(_) => 1,
+            Found::Missing => 2,
+            Found::Different | Found::Extra => 3,
+        }
+    }
 }
 
 /// Both maps, and how to read them.
@@ -230,7 +250,7 @@ impl<'a> Pair<'a> {
             }
             match look.found {
                 Found::Same => {}
-                Found::Different if values_later => comparison.behind += 1,
+                Found::Different if values_later && !look.lacks => comparison.behind += 1,
                 _ => candidates.push((key.to_vec(), look, 0)),
             }
             Ok(())
@@ -244,6 +264,9 @@ impl<'a> Pair<'a> {
             for (key, before, times) in candidates {
                 self.signals.check()?;
                 let look = self.look(&key, self.old.lookup(&key)?)?;
+                // It has changed: what it does not become any more has to go.
+                let gone = before.entries.into_iter().map(|entry| entry.key);
+                extra.extend(gone.filter(|key| !look.has(key)));
                 if look.found == Found::Same {
                     continue;
                 }
@@ -263,8 +286,8 @@ impl<'a> Pair<'a> {
         for (key, ..) in candidates {
             comparison.add(self.old_key.decode(&key).to_string(), Wrong::Unsettled);
         }
-        for key in self.really_extra(extra, flush)? {
-            comparison.add(self.new_key.decode(&key).to_string(), Wrong::Extra);
+        for (key, wrong) in self.really_extra(extra, flush)? {
+            comparison.add(self.new_key.decode(&key).to_string(), wrong);
         }
         Ok(comparison)
     }
@@ -276,6 +299,7 @@ impl<'a> Pair<'a> {
             None => (self.becomes_of_none(key), None),
         };
         let mut found = unfit.map_or(Found::Same, Found::Unfit);
+        let mut lacks = false;
         let mut new = Vec::new();
         for entry in &entries {
             let values = self.new.lookup(&entry.key)?;
@@ -286,7 +310,9 @@ impl<'a> Pair<'a> {
                 _ if values.is_none() => Found::Missing,
                 _ => Found::Different,
             };
-            if found == Found::Same {
+            lacks |= this == Found::Missing;
+            // The worst of them: what does not fit can be meant.
+            if this.rank() > found.rank() {
                 found = this;
             }
             new.push(values);
@@ -296,6 +322,7 @@ impl<'a> Pair<'a> {
             old,
             entries,
             new,
+            lacks,
         })
     }
 
@@ -343,20 +370,24 @@ impl<'a> Pair<'a> {
     /// Keys of the new map that no entry of the old one becomes.
     pub fn extra(&self, flush: impl FnMut() -> Result<()>) -> Result<Vec<Vec<u8>>> {
         let keys = self.new.keys(|| self.signals.check())?;
-        self.really_extra(keys.into_iter().collect(), flush)
+        let found = self.really_extra(keys.into_iter().collect(), flush)?;
+        let is_extra = |(key, wrong)| (wrong == Wrong::Extra).then_some(key);
+        Ok(found.into_iter().filter_map(is_extra).collect())
     }
 
     /// Keys of the new map that the old one did not seem to have. What follows the old one changes, and
-    /// comes and goes; what does not stays as it is.
+    /// comes and goes; what does not stays as it is. The user's conversion can go on to change what it
+    /// has left, and that is not settled.
     fn really_extra(
         &self,
         keys: HashSet<Vec<u8>>,
         mut flush: impl FnMut() -> Result<()>,
-    ) -> Result<Vec<Vec<u8>>> {
+    ) -> Result<Vec<(Vec<u8>, Wrong)>> {
+        let is_users = matches!(self.plan.how, How::With(..));
         let mut extra = HashMap::new();
         for key in keys {
             let values = self.new.lookup(&key)?;
-            extra.insert(key, values);
+            extra.insert(key, (values, Wrong::Extra));
         }
         for round in 0..PASSES {
             if extra.is_empty() {
@@ -373,16 +404,21 @@ impl<'a> Pair<'a> {
                 Ok(())
             })?;
             let mut left = HashMap::new();
-            for (key, before) in extra {
+            for (key, (before, _)) in extra {
                 let values = self.new.lookup(&key)?;
                 if values.is_some() && values == before {
-                    left.insert(key, values);
+                    left.insert(key, (values, Wrong::Extra));
+                } else if values.is_some() && is_users {
+                    left.insert(key, (values, Wrong::Unsettled));
                 }
             }
             extra = left;
         }
-        let mut extra: Vec<_> = extra.into_keys().collect();
-        extra.sort();
+        let mut extra: Vec<_> = extra
+            .into_iter()
+            .map(|(key, (_, wrong))| (key, wrong))
+            .collect();
+        extra.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(extra)
     }
 }

@@ -74,6 +74,10 @@ fn begin(args: &Migrate, kernel: &Kernel, signals: &Signals) -> Result<u8> {
             member.turned()?.load().context("the way back")?;
         }
     }
+    // What the kernel does not take is known before the new maps are emptied.
+    for (member, _) in members.iter().zip(&with).filter(|(_, with)| with.is_some()) {
+        member.load()?;
+    }
     empty(args, &pairs, signals)?;
     let directory = match &args.pin {
         Some(path) => Some(Directory::create(path, &state, objects)?),

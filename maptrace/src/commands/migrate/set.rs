@@ -134,10 +134,14 @@ pub fn conversions(words: &[String], names: &[Vec<String>]) -> Result<Vec<Option
         // A path can have colons, and so has what a map is called.
         let whose = word.match_indices(':').find_map(|(at, _)| {
             let is_it = |names: &Vec<String>| names.iter().any(|name| *name == word[..at]);
-            Some((names.iter().position(is_it)?, &word[at + 1..]))
+            let several = names.iter().filter(|names| is_it(names)).count() > 1;
+            Some((names.iter().position(is_it)?, &word[at + 1..], several))
         });
         let (index, path) = match (whose, names) {
-            (Some(whose), _) => whose,
+            (Some((.., true)), _) => {
+                bail!("--with {word}: several pairs have that name: use an id")
+            }
+            (Some((index, path, _)), _) => (index, path),
             (None, [_]) => (0, &**word),
             (None, _) => bail!("--with {word}: of which pair? OLD:{word} says it"),
         };

@@ -714,6 +714,8 @@ TEST_F(sync, detach_wakes_who_waits)
 
 	ASSERT_NE(NULL, loaded);
 	attach(_metadata, self, self->skel->progs.synced);
+	/* That wakes as well, and must not come after the detach. */
+	ASSERT_TRUE(is_replayed(self->link));
 	poller.link = self->link;
 	ASSERT_EQ(0, pthread_create(&poller.thread, NULL, wait_for_news, &poller));
 	usleep(200000);

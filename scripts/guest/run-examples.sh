@@ -48,6 +48,10 @@ no_links() {
 	[[ $(links) -eq 0 ]]
 }
 
+one_link() {
+	[[ $(links) -eq 1 ]]
+}
+
 no_programs() {
 	! bpftool prog show name switched | grep -q .
 }
@@ -70,6 +74,8 @@ follow() {
 	follower=$!
 	wait_for grep -q '^following$' "$work/printed"
 	held > "$work/first"
+	# That of a language before may be on its way out.
+	wait_for one_link
 	links > "$work/links"
 	"$@"
 	kill $goes
@@ -102,6 +108,7 @@ map_has_changed() {
 
 # One while it followed, none after it
 link_is_gone() {
+	echo "links: $(< "$work/links") while it followed, $(links) now"
 	[[ $(< "$work/links") -eq 1 ]] && wait_for no_links
 }
 

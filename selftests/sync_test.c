@@ -695,13 +695,16 @@ struct poller {
 	short revents;
 };
 
-/* Waits for what does not come: an error. */
+#define NEWS_MS 20000
+
+/* Waits for what does not come: an error. A poll(2) that times out looks once more. */
 static void *wait_for_news(void *argument)
 {
 	struct poller *poller = argument;
 	struct pollfd pollfd = { .fd = poller->link };
+	__u64 begin = now_ns();
 
-	if (poll(&pollfd, 1, SETTLE_MS) == 1)
+	if (poll(&pollfd, 1, NEWS_MS) == 1 && now_ns() - begin < NEWS_MS * 1000000ULL)
 		poller->revents = pollfd.revents;
 	return NULL;
 }

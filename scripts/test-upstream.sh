@@ -9,9 +9,10 @@
 #	traced	the same, and every map that the tests create gets tracers of its updates, of
 #		its deletes and of its states
 # TESTS= are test_verifier, test_maps, test_progs, patterns of tests of the latter ("map* link*"),
-# or test_bpftool_synctypes, which compares lists in sources and needs no guest. The results on the unpatched kernel are kept: they do not change. It is the release
-# kernel always: CONFIG=debug says what the others are. What is printed of each kind is TAP; the last
-# line is "N passed, N failed, N skipped".
+# or test_bpftool_synctypes, which compares lists in sources and needs no guest. The results on
+# the unpatched kernel are kept: they do not change. That one is always the release kernel;
+# CONFIG=debug is about the others. What is printed of each kind is TAP; the last line is
+# "N passed, N failed, N skipped".
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -44,6 +45,9 @@ if [[ ${kinds[*]} != base ]]; then
 	use_guest_files "$config" upstream
 	KERNEL_TREE=$(dirname "$KERNEL_BUILD")
 fi
+
+# No other clone links them anew meanwhile.
+lock "${tests%/linux/tools/testing/selftests/bpf}.lock" shared
 
 results() {
 	"$SCRIPTS/enter.sh" python3 "$SCRIPTS/upstream_results.py" "$@"

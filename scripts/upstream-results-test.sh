@@ -92,6 +92,10 @@ rm here
 add here "# begin test_progs" "#1 a:OK" "# end test_progs 0"
 expect "1 passed, 1 failed, 0 skipped" "a/b: absent; unpatched OK" "one that is not there"
 rm here
+add here "# begin test_progs" "#1/1     a/b:OK" "#1       a:OK" "# end test_progs 139"
+expect "2 passed, 1 failed, 0 skipped" "program: ended with status 139" \
+	"a program that dies at its end"
+rm here
 expect "0 passed, 1 failed, 0 skipped" "test_progs a: never ran" "a test that was not run"
 runs here OK
 rm base

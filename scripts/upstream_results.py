@@ -158,6 +158,9 @@ def add(store, wanted, console):
             if missing:
                 put(partial, missing[0].split()[1], ended(status))
                 record(missing[0], partial)
+            elif tests and status not in (0, 1):
+                # All are there, and it has died at its end.
+                put(results, "program", ended(status))
     return left
 
 

@@ -8,13 +8,14 @@ use libbpf_rs::{libbpf_sys::bpf_map_create_opts, MapCore, MapFlags, MapHandle, M
 
 const BATCH: u32 = 10_000;
 
-fn create(name: &str, entries: u32) -> Result<MapHandle> {
+/// A map with keys of 4 bytes and values of 8, of which nothing more is known.
+pub fn create(map_type: MapType, name: &str, entries: u32) -> Result<MapHandle> {
     let options = bpf_map_create_opts {
         sz: size_of::<bpf_map_create_opts>() as _,
         ..Default::default()
     };
     Ok(MapHandle::create(
-        MapType::Hash,
+        map_type,
         Some(name),
         4,
         8,
@@ -26,7 +27,8 @@ fn create(name: &str, entries: u32) -> Result<MapHandle> {
 /// Fills a map, and moves it to one with as much room as that.
 pub fn print(entries: &str, room: &str) -> Result<()> {
     let (entries, room): (u32, u32) = (entries.parse()?, room.parse()?);
-    let (old, new) = (create("large_old", entries)?, create("large_new", room)?);
+    let old = create(MapType::Hash, "large_old", entries)?;
+    let new = create(MapType::Hash, "large_new", room)?;
     for first in (0..entries).step_by(BATCH as usize) {
         let numbers = first..(first + BATCH).min(entries);
         let count = numbers.len() as u32;

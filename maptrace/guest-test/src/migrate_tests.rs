@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 use crate::{
+    large::create,
     subjects::{
         command, fails_with, maptrace, no_links_left, text, Request, Running, Subjects, PATIENCE,
     },
     tests::{temporary, Test},
 };
 use anyhow::{ensure, Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 use serde_json::{json, Value as Json};
 use std::{
     fs,
@@ -32,6 +33,7 @@ tests!(
     migrate_takes_arrays_and_an_lru_map_of_another_size,
     migrate_switches_while_sync_goes_on,
     migrate_lets_the_old_program_win,
+    migrate_takes_no_eviction_for_a_write,
     migrate_stops_and_starts,
     migrate_switches_nothing_where_a_command_fails,
     migrate_puts_the_new_map_into_its_outer_map,
@@ -401,6 +403,50 @@ fn migrate_lets_the_old_program_win() -> Result<()> {
         let (status, _, notes) = migrate.end()?;
         ensure!(status.success(), "{status} {notes}");
         ensure!(number(&map, &2_u32.to_ne_bytes())? == Some(1));
+        Ok(())
+    })();
+    for file in [&began, &go] {
+        let _ = fs::remove_file(file);
+    }
+    result.and_then(|()| no_links_left())
+}
+
+/// An LRU makes room for the tracer itself, and reports that later: nobody has written these keys.
+fn migrate_takes_no_eviction_for_a_write() -> Result<()> {
+    let subjects = Subjects::new()?;
+    fill_plain(&subjects, 60)?;
+    let map = create(MapType::LruHash, "small", 16)?;
+    let (old, new) = (subjects.id("plain")?, map.info()?.info.id.to_string());
+    let (began, go) = (temporary("evicts_began"), temporary("evicts_go"));
+    let script = format!("touch {began}; while [ ! -e {go} ]; do sleep 0.05; done");
+    let args = [
+        "migrate",
+        &*old,
+        &new,
+        "--bytes",
+        "key",
+        "--bytes",
+        "value",
+        "--partial",
+        "--switch",
+        &script,
+    ];
+    let mut migrate = Running::start(&args, "in sync")?;
+    let result = (|| {
+        wait_until("the command runs", || Ok(Path::new(&began).exists()))?;
+        for round in 0..10 {
+            for key in 0..60 {
+                let value = 1000 * round + u64::from(key);
+                subjects.update("plain", key, value)?;
+                ensure!(number(&map, &key.to_ne_bytes())? == Some(value), "{key}");
+            }
+            // Some are reported by the map's worker, once a tick.
+            thread::sleep(Duration::from_millis(50));
+        }
+        fs::write(&go, "")?;
+        migrate.wait_for_note("conversions")?;
+        let (_, _, notes) = migrate.end()?;
+        ensure!(!notes.contains("have done"), "{notes}");
         Ok(())
     })();
     for file in [&began, &go] {

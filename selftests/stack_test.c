@@ -18,6 +18,11 @@ enum context { TASK, SOFTIRQ, HARDIRQ, NMI };
 /* How a stack is aligned: so much can be used in one run, and not in another one. */
 #define STACK_ALIGNMENT 16
 
+/* So much, too, where lockdep is: in an NMI it looks up each lock, but not if the NMI came while
+ * it was at work itself.
+ */
+#define LOCKDEP_ROOM 256
+
 FIXTURE(stack) {
 	struct stack_bpf *skel;
 	/* Of an update's tracer, and of a delete's */
@@ -210,9 +215,13 @@ static __u32 run_on_low_stack(struct __test_metadata *_metadata, FIXTURE_DATA(st
 TEST_F_TIMEOUT(stack, contract_13_a_miss_needs_little_of_the_stack, 600)
 {
 	__typeof__(self->skel->bss) bss = self->skel->bss;
-	__u32 alone, missed, used, little, quarter = self->quarter;
+	__u32 alone, missed, used, little, varies, quarter = self->quarter;
 	bool traced;
 	int i;
+
+	varies = STACK_ALIGNMENT;
+	if (variant->context == NMI && !access("/proc/lockdep", F_OK))
+		varies += LOCKDEP_ROOM;
 
 	attach_levels(_metadata, self);
 	ASSERT_NE(NULL, bpf_program__attach(self->skel->progs.on_low_stack));
@@ -236,9 +245,9 @@ TEST_F_TIMEOUT(stack, contract_13_a_miss_needs_little_of_the_stack, 600)
 
 		/* That much does, and nothing is left then. */
 		used = run_on_low_stack(_metadata, self, variant->context,
-					missed + STACK_KEPT, &traced);
+					missed + STACK_KEPT + varies - STACK_ALIGNMENT, &traced);
 		EXPECT_FALSE(traced);
-		EXPECT_GE(STACK_ALIGNMENT, (int)(missed - used));
+		EXPECT_GE(varies, abs((int)(missed - used)));
 	}
 }
 

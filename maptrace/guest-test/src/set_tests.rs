@@ -3,7 +3,7 @@
 //! Sets of maps, migrations that are pinned, and the way back.
 
 use crate::{
-    migrate_tests::{fill_plain, meanwhile, migrate_json, number},
+    migrate_tests::{fill_plain, meanwhile, migrate_json, number, wait_until},
     subjects::{
         command, fails_with, maptrace, no_links_left, text, trace_links, Request, Running, Subjects,
     },
@@ -16,6 +16,7 @@ use serde_json::{json, Value as Json};
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
@@ -463,10 +464,31 @@ fn migrate_ends_where_it_was_killed_anywhere() -> Result<()> {
         ensure!(left.is_empty(), "{left:?}");
         no_links_left()?;
     }
-    let _ = fs::remove_file(&started);
     println!("# killed while: {phases:?}");
     ensure!(phases.len() > 2, "it was killed in too few phases");
-    Ok(())
+
+    // When --start has run, and nobody knows how it has ended.
+    fs::remove_file(&path)?;
+    subjects.map("plain")?.pin(&path)?;
+    let _ = fs::remove_file(&started);
+    let kill = format!("echo >> {started}; kill -9 $PPID");
+    let mut killed = args;
+    killed[args.len() - 1] = &kill;
+    let output = maptrace(&killed)?;
+    ensure!(output.status.signal() == Some(libc::SIGKILL), "{output:?}");
+    wait_until("the command has ended", || {
+        let output = maptrace(&["migrate", "--abort", &directory])?;
+        let said = text(&output.stderr);
+        ensure!(
+            said.contains("still runs")
+                || said.contains("--start was begun: stop the new programs"),
+            "{said}"
+        );
+        Ok(output.status.success())
+    })?;
+    ensure!(Path::new(&started).exists() && pinned_id(&path)? == plain);
+    let _ = fs::remove_file(&started);
+    no_links_left()
 }
 
 fn migrate_keeps_what_is_pinned_when_a_command_fails() -> Result<()> {

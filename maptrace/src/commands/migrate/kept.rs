@@ -195,6 +195,10 @@ pub fn abort(path: &Path) -> Result<u8> {
         (Phase::Stopping, _) => {
             "no link is left; --stop was begun: see whether the old programs have to be started"
         }
+        (Phase::Starting, _) if state.child.is_some() => {
+            "no link is left, and the old maps are put back; --start was begun: stop the new programs, \
+             if it has started them, and start the old ones"
+        }
         (Phase::Stopped | Phase::Starting, _) => {
             "no link is left; the old programs were stopped (--stop): start them again"
         }

@@ -533,7 +533,8 @@ impl<'a> Migration<'a> {
         })
     }
 
-    /// Runs a command of the user. Whoever comes when this was killed knows that it ran.
+    /// Runs a command of the user. Whoever comes when this was killed knows that it ran, until the next
+    /// phase is entered.
     fn run_command(&mut self, option: &str, command: &str) -> Result<()> {
         let ids = |id: fn(&Maps) -> u32| {
             let ids = self
@@ -549,7 +550,9 @@ impl<'a> Migration<'a> {
             self.save()
         });
         self.state.child = None;
-        self.save()?;
+        if result.is_err() {
+            self.save()?;
+        }
         result
     }
 

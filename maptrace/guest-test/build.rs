@@ -9,7 +9,16 @@ fn main() {
     let headers = "../include";
     bpf_build::compile_bpf("src/bpf", &["subjects", "nat"], headers);
     bpf_build::compile_bpf("../examples", &["split"], headers);
-    let with = ["adds", "even", "large", "refused", "stale"];
+    let with = [
+        "adds",
+        "even",
+        "large",
+        "many",
+        "pinned",
+        "proprietary",
+        "refused",
+        "stale",
+    ];
     bpf_build::compile_bpf("src/bpf/with", &with, headers);
     bpf_build::complete_libelf(Path::new("../../selftests/static_libelf.c"));
 }

@@ -26,6 +26,7 @@ tests!(
     migrate_with_takes_large_values,
     migrate_with_finds_what_is_wrong_with_a_conversion,
     migrate_with_refuses_what_the_verifier_does,
+    migrate_with_refuses_an_object_that_is_no_good,
     migrate_with_goes_on_when_it_was_killed,
     migrate_with_leaves_keys_to_the_new_program,
     migrate_with_is_of_one_pair_of_a_set,
@@ -292,6 +293,26 @@ fn migrate_with_refuses_what_the_verifier_does() -> Result<()> {
         ),
     ] {
         fails_with(&["migrate", old, new, "--with", &even.0], 1, why)?;
+    }
+    no_links_left()
+}
+
+fn migrate_with_refuses_an_object_that_is_no_good() -> Result<()> {
+    let subjects = Subjects::new()?;
+    let (old, new) = (subjects.id("plain")?, subjects.id("many")?);
+    subjects.update("plain", 0, 10)?;
+    for (object, what) in [
+        (object_file!("many")?, "it becomes more than 256 entries"),
+        (object_file!("pinned")?, "its map calls is to be pinned"),
+        (object_file!("proprietary")?, "GPL"),
+    ] {
+        let output = maptrace(&["migrate", &old, &new, "--with", &object.0, "--wait"])?;
+        let said = text(&output.stdout) + &text(&output.stderr);
+        println!("# {}", said.replace('\n', "\n# "));
+        ensure!(
+            output.status.code() == Some(1) && said.contains(what),
+            "{said}"
+        );
     }
     no_links_left()
 }

@@ -168,6 +168,14 @@ struct {
 	__type(value, __u64);
 } small SEC(".maps");
 
+/* What an entry becomes that becomes too many */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} many SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16);

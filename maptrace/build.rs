@@ -7,7 +7,7 @@ use std::path::Path;
 fn main() {
     bpf_build::compile_bpf(
         "src/bpf",
-        &["tracer", "census", "convert", "with", "writers"],
+        &["tracer", "census", "keys", "convert", "with", "writers"],
         "include",
     );
     // Tests compile some more.

@@ -5,6 +5,7 @@
 //! | module | question |
 //! | --- | --- |
 //! | [`map`] | which maps are meant, what are they, what is in them? |
+//! | [`keys`] | which keys does a map have, where that is not simple? |
 //! | [`layout`] | what do the bytes of a key or a value mean? |
 //! | [`conversion`] | how does a key or a value become that of another map? |
 //! | [`with`] | how, where the user says it? |
@@ -25,6 +26,7 @@ pub mod commands;
 pub mod conversion;
 pub mod format;
 pub mod kernel;
+pub mod keys;
 pub mod layout;
 pub mod map;
 pub mod migration;

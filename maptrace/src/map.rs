@@ -4,6 +4,7 @@
 
 use crate::{
     kernel::{object_info, possible_cpus, Kernel},
+    keys,
     layout::{Decoded, Layout},
     pin,
 };
@@ -11,10 +12,11 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use btf_rs::Btf;
 use libbpf_rs::libbpf_sys::{
     BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS,
-    BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
-    BPF_MAP_TYPE_PERCPU_HASH,
+    BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PERCPU_HASH,
 };
 use std::{
+    collections::HashSet,
     ffi::c_void,
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -25,6 +27,9 @@ use std::{
 
 /// Write the value of one CPU, whose number is in the upper half of the flags.
 const BPF_F_CPU: u64 = 8;
+
+/// Newer than the library.
+pub const BPF_MAP_TYPE_RHASH: u32 = 35;
 
 /// The kernel's own, which no library knows.
 const ENOTSUPP: i32 = 524;
@@ -93,6 +98,14 @@ pub fn parse_selectors(words: &[String]) -> Result<Vec<Selector>> {
     Ok(selectors)
 }
 
+/// Whether a map of this type has a value of each key for each CPU.
+pub fn has_value_for_each_cpu(map_type: u32) -> bool {
+    matches!(
+        map_type,
+        BPF_MAP_TYPE_PERCPU_HASH | BPF_MAP_TYPE_LRU_PERCPU_HASH | BPF_MAP_TYPE_PERCPU_ARRAY
+    )
+}
+
 /// What `bpf_map_info` says, and a descriptor.
 #[derive(Debug)]
 pub struct Map {
@@ -128,10 +141,6 @@ impl Map {
             .map(|c| *c as u8)
             .take_while(|c| *c != 0)
             .collect();
-        let percpu = matches!(
-            info.type_,
-            BPF_MAP_TYPE_PERCPU_HASH | BPF_MAP_TYPE_LRU_PERCPU_HASH | BPF_MAP_TYPE_PERCPU_ARRAY
-        );
         Ok(Self {
             fd,
             id: info.id,
@@ -147,7 +156,10 @@ impl Map {
             btf_value_type_id: info.btf_value_type_id,
             pinned: None,
             is_of_set: false,
-            cpus: if percpu { possible_cpus()? } else { 1 },
+            cpus: match has_value_for_each_cpu(info.type_) {
+                true => possible_cpus()?,
+                false => 1,
+            },
         })
     }
 
@@ -187,11 +199,12 @@ impl Map {
     }
 
     pub fn is_percpu(&self) -> bool {
-        self.cpus > 1
-            || matches!(
-                self.map_type,
-                BPF_MAP_TYPE_PERCPU_HASH | BPF_MAP_TYPE_LRU_PERCPU_HASH | BPF_MAP_TYPE_PERCPU_ARRAY
-            )
+        has_value_for_each_cpu(self.map_type)
+    }
+
+    /// Whether its keys are prefixes.
+    pub fn is_trie(&self) -> bool {
+        self.map_type == BPF_MAP_TYPE_LPM_TRIE
     }
 
     pub fn is_lru(&self) -> bool {
@@ -241,7 +254,37 @@ impl Map {
     }
 
     /// The values of a key: one, or one for each CPU. `None` if it is not there.
+    ///
+    /// A trie is asked for this prefix, and not for the longest one that matches.
     pub fn lookup(&self, key: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
+        if !self.is_trie() {
+            return self.lookup_match(key);
+        }
+        if !self.has_prefix(key)? {
+            return Ok(None);
+        }
+        let values = self.lookup_match(key)?;
+        // It was deleted meanwhile, and that is the value of a shorter one.
+        Ok(values.filter(|_| matches!(self.has_prefix(key), Ok(true))))
+    }
+
+    /// Whether a trie has this prefix: what comes after one that is not there is the first one, which
+    /// comes after none.
+    fn has_prefix(&self, key: &[u8]) -> Result<bool> {
+        loop {
+            let Some(first) = self.next_key(None)? else {
+                return Ok(false);
+            };
+            if self.next_key(Some(key))? != Some(first.clone()) {
+                return Ok(true);
+            }
+            if self.next_key(None)? == Some(first) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn lookup_match(&self, key: &[u8]) -> Result<Option<Vec<Vec<u8>>>> {
         let mut buffer = vec![0; self.buffer_size()];
         // SAFETY: both are as long as the map's key and value.
         let err = unsafe {
@@ -310,7 +353,8 @@ impl Map {
         Ok(true)
     }
 
-    /// The key after `key`.
+    /// The key after `key`, and after none the first one. The kernel says the first one as well if it
+    /// does not have `key`.
     fn next_key(&self, key: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
         let mut next = vec![0; self.key_size];
         // SAFETY: both are as long as the map's key.
@@ -328,6 +372,9 @@ impl Map {
                 _ => Err(err).with_context(|| format!("{}: reading its keys", self.label())),
             };
         }
+        if self.is_trie() {
+            keys::clear_behind_prefix(&mut next);
+        }
         Ok(Some(next))
     }
 
@@ -344,10 +391,24 @@ impl Map {
     /// Calls `found` for each element. What is there all the while is found, once; what comes or
     /// goes meanwhile may be found or not.
     pub fn for_each(&self, mut found: impl FnMut(&[u8], Vec<Vec<u8>>) -> Result<()>) -> Result<()> {
-        // Where the position of a batch has been deleted, a resizable hash has no next one.
-        match self.type_name != "rhash" && self.for_each_batch(&mut found)? {
-            true => Ok(()),
-            false => self.for_each_key(&mut found),
+        match self.map_type {
+            // A batch, or a walk from key to key, misses what is moved to another table meanwhile.
+            BPF_MAP_TYPE_RHASH => {
+                let mut seen = HashSet::new();
+                for key in keys::walk(self)? {
+                    // What is moved can be found twice.
+                    if let (Some(values), true) = (self.lookup(&key)?, seen.insert(key.clone())) {
+                        found(&key, values)?;
+                    }
+                }
+                Ok(())
+            }
+            // A batch can have the value of a shorter prefix.
+            BPF_MAP_TYPE_LPM_TRIE => self.for_each_key(&mut found),
+            _ => match self.for_each_batch(&mut found)? {
+                true => Ok(()),
+                false => self.for_each_key(&mut found),
+            },
         }
     }
 
@@ -423,7 +484,7 @@ impl Map {
         &self,
         found: &mut impl FnMut(&[u8], Vec<Vec<u8>>) -> Result<()>,
     ) -> Result<()> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let mut steps_left = 64 * (u64::from(self.max_entries) + 64);
         let mut key = self.next_key(None)?;
         while let Some(this) = key {

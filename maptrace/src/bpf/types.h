@@ -32,6 +32,13 @@ struct bpf_iter__bpf_map {
 	struct bpf_map *map;
 } RELOCATED;
 
+struct bpf_iter__bpf_map_elem {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	void *key;
+	void *value;
+} RELOCATED;
+
 /*
  * The contexts of map tracers: a slot of 8 bytes for each field, which is their contract.
  * Not every kernel has ->reason.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 fn main() {
     let headers = "../include";
-    bpf_build::compile_bpf("src/bpf", &["subjects", "nat"], headers);
+    bpf_build::compile_bpf("src/bpf", &["subjects", "nat", "map_types"], headers);
     bpf_build::compile_bpf("../examples", &["split"], headers);
     let with = [
         "adds",

@@ -44,6 +44,8 @@ struct Config {
     same_key: u32,
     same_value: u32,
     percpu: u32,
+    creates: u32,
+    fills: u32,
     steps: [[Step; MAX_STEPS]; 2],
 }
 
@@ -336,8 +338,10 @@ impl<'a> Sync<'a> {
     /// operation, with its name.
     pub fn note_writers(&self, new: &Map) -> Result<Vec<(&'static str, OwnedFd)>> {
         let mut open = object::open(embedded!("writers"))?;
-        let key_size = u32::try_from(new.key_size)?.to_ne_bytes();
-        object::open_map(&mut open, ".rodata")?.set_initial_value(&key_size)?;
+        // `config` of writers.bpf.c
+        let config = [u32::try_from(new.key_size)?, u32::from(new.is_trie())];
+        let config: Vec<_> = config.into_iter().flat_map(u32::to_ne_bytes).collect();
+        object::open_map(&mut open, ".rodata")?.set_initial_value(&config)?;
         object::open_map(&mut open, "maptrace_cpus")?.reuse_fd(self.cpus.as_fd())?;
         object::open_map(&mut open, "maptrace_noted")?.reuse_fd(self.noted.as_fd())?;
         for (_, program, target, _) in WRITERS {
@@ -420,6 +424,11 @@ fn config(old: &Map, new: &Map, key: &Conversion, value: &Conversion) -> Result<
             (_, false) => 0,
             (false, true) => 1,
             (true, true) => 2,
+        },
+        creates: u32::from(!new.is_array()),
+        fills: match old.is_percpu() && value.template.iter().any(|byte| *byte != 0) {
+            true => possible_cpus()? as u32,
+            false => 0,
         },
         steps: [[Step::default(); MAX_STEPS]; 2],
     });

@@ -4,8 +4,9 @@
 
 use crate::{
     conversion::{type_name, Conversion, Fate, Part, Row, Wishes},
+    kernel::possible_cpus,
     layout::{Kind, Layout},
-    map::Map,
+    map::{has_value_for_each_cpu, Map, BPF_MAP_TYPE_RHASH},
     object,
     with::With,
 };
@@ -13,7 +14,8 @@ use anyhow::{bail, ensure, Context, Result};
 use libbpf_rs::{
     libbpf_sys::{
         self, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH,
-        BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
+        BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PERCPU_HASH,
     },
     AsRawLibbpf,
 };
@@ -29,6 +31,21 @@ use std::{
 /// `struct htab_elem` and `struct bucket` of the kernel
 const HASH_ELEMENT: u64 = 48;
 const HASH_BUCKET: u64 = 16;
+
+/// `struct lpm_trie_node`, of which there can be another one for each entry, to lead to it
+const TRIE_NODE: u64 = 24;
+
+/// What can be moved, and can be the new one.
+const MOVED: [(u32, &str); 8] = [
+    (BPF_MAP_TYPE_HASH, "hash"),
+    (BPF_MAP_TYPE_LRU_HASH, "lru_hash"),
+    (BPF_MAP_TYPE_PERCPU_HASH, "percpu_hash"),
+    (BPF_MAP_TYPE_LRU_PERCPU_HASH, "lru_percpu_hash"),
+    (BPF_MAP_TYPE_RHASH, "rhash"),
+    (BPF_MAP_TYPE_LPM_TRIE, "lpm_trie"),
+    (BPF_MAP_TYPE_ARRAY, "array"),
+    (BPF_MAP_TYPE_PERCPU_ARRAY, "percpu_array"),
+];
 
 /// What has to be known of a map, whether it exists or is to be made of an object.
 #[derive(Debug)]
@@ -144,14 +161,30 @@ impl Side {
         )
     }
 
+    fn is_percpu(&self) -> bool {
+        has_value_for_each_cpu(self.map_type)
+    }
+
+    fn is_trie(&self) -> bool {
+        self.map_type == BPF_MAP_TYPE_LPM_TRIE
+    }
+
     /// About what it takes when it is full.
     pub fn memory_when_full(&self) -> u64 {
         let entries = u64::from(self.max_entries);
-        let value = (self.value.size as u64).next_multiple_of(8);
+        let values = match self.is_percpu() {
+            true => possible_cpus().unwrap_or(1) as u64,
+            false => 1,
+        };
+        let value = (self.value.size as u64).next_multiple_of(8) * values;
         if self.is_array() {
             return self.memory.max(entries * value);
         }
-        let element = HASH_ELEMENT + (self.key.size as u64).next_multiple_of(8) + value;
+        let key = (self.key.size as u64).next_multiple_of(8);
+        if self.is_trie() {
+            return self.memory.max(entries * 2 * (TRIE_NODE + key + value));
+        }
+        let element = HASH_ELEMENT + key + value;
         let full = entries * element + entries.next_power_of_two() * HASH_BUCKET;
         match self.flags & BPF_F_NO_PREALLOC {
             // It has all of it already.
@@ -210,6 +243,12 @@ impl Plan {
         let value = Conversion::new(Part::Value, &old.value, &new.value, wishes);
         let said = key.wishes.iter().chain(&value.wishes);
         let mut problems = map_problems(old, new);
+        if old.is_trie() && new.is_trie() && !key.is_identity() {
+            problems.push(format!(
+                "{}: its keys are not laid out as those of {}: a prefix would mean other bits",
+                new.label, old.label
+            ));
+        }
         let mut notes: Vec<_> = [old, new]
             .into_iter()
             .filter_map(|side| side.problem.clone())
@@ -277,19 +316,35 @@ impl Plan {
                 old.label, old.max_entries, new.label, new.max_entries
             ));
         }
-        if new.map_type == BPF_MAP_TYPE_LRU_HASH {
+        if matches!(
+            new.map_type,
+            BPF_MAP_TYPE_LRU_HASH | BPF_MAP_TYPE_LRU_PERCPU_HASH
+        ) {
             notes.push(format!(
-                "{} is an lru_hash: when it gets full it makes room by itself, and lacks entries",
-                new.label
+                "{} is an {}: when it gets full it makes room by itself, and lacks entries",
+                new.label, new.type_name
             ));
         }
-        if old.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+        if new.map_type == BPF_MAP_TYPE_RHASH {
             notes.push(format!(
-                "{} has a value for each CPU: what is written through pointers is moved by a flush \
-                 alone, as --stop and --wait do it",
+                "{} is an rhash, which cannot be written in an NMI: no program may write {} in one",
+                new.label, old.label
+            ));
+        }
+        let is_swept = match old.is_percpu() {
+            true => Some("has a value for each CPU"),
+            false if old.map_type == BPF_MAP_TYPE_RHASH => Some("is an rhash"),
+            false if old.is_trie() => Some("is an lpm_trie"),
+            false => None,
+        };
+        if let Some(why) = is_swept {
+            notes.push(format!(
+                "{} {why}: what is written through pointers is moved by a flush alone, as --stop and \
+                 --wait do it",
                 old.label
             ));
-        } else if new.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+        }
+        if new.is_percpu() && !old.is_percpu() {
             notes.push(format!(
                 "{} has a value for each CPU: what is migrated is that of CPU 0",
                 new.label
@@ -328,10 +383,16 @@ fn with_rows(old: &Side, new: &Side, with: &With) -> [Row; 2] {
 /// What stands against `--with`, beside what stands against any migration.
 fn with_problems(old: &Side, new: &Side) -> Vec<String> {
     let mut problems = Vec::new();
-    if old.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
+    for side in [old, new].into_iter().filter(|side| side.is_percpu()) {
         problems.push(format!(
             "{}: it has a value for each CPU, and --with takes one value of a key",
-            old.label
+            side.label
+        ));
+    }
+    if new.is_trie() {
+        problems.push(format!(
+            "{}: --with cannot make prefixes: different keys can be the same one",
+            new.label
         ));
     }
     if new.is_array() {
@@ -360,30 +421,24 @@ fn has_resilient_lock(layout: &Layout) -> bool {
 fn map_problems(old: &Side, new: &Side) -> Vec<String> {
     let mut problems = Vec::new();
     let mut refuse = |side: &Side, why: &str| problems.push(format!("{}: {why}", side.label));
-    if old.map_type == BPF_MAP_TYPE_PERCPU_ARRAY {
-        if new.map_type != BPF_MAP_TYPE_PERCPU_ARRAY {
-            let why = "it has a value for each CPU: only a percpu_array can take these";
-            refuse(old, why);
+    for (side, what) in [(old, "followed"), (new, "the new one")] {
+        if MOVED.iter().all(|(map_type, _)| *map_type != side.map_type) {
+            let names: Vec<_> = MOVED.iter().map(|(_, name)| *name).collect();
+            let why = format!(
+                "a map of type {} cannot be {what}: these can: {}",
+                side.type_name,
+                names.join(", ")
+            );
+            refuse(side, &why);
         }
-    } else if !matches!(
-        old.map_type,
-        BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH | BPF_MAP_TYPE_ARRAY
-    ) {
-        let why = format!(
-            "a map of type {} cannot be followed: hash, lru_hash, array and percpu_array can",
-            old.type_name
-        );
-        refuse(old, &why);
     }
-    if !matches!(
-        new.map_type,
-        BPF_MAP_TYPE_HASH | BPF_MAP_TYPE_LRU_HASH | BPF_MAP_TYPE_ARRAY | BPF_MAP_TYPE_PERCPU_ARRAY
-    ) {
-        let why = format!(
-            "a map of type {} cannot be the new one: hash, lru_hash, array and percpu_array can",
-            new.type_name
-        );
-        refuse(new, &why);
+    if old.is_percpu() && !new.is_percpu() {
+        let why = "it has a value for each CPU: only a map that has, too, can take these";
+        refuse(old, why);
+    }
+    if new.is_trie() && !old.is_trie() {
+        let why = "two keys of the old map can be the same prefix: only a trie can become one";
+        refuse(new, why);
     }
     if new.is_array() && !old.is_array() {
         refuse(

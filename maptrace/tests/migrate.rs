@@ -83,8 +83,9 @@ fn what_cannot_be_derived_is_a_list() {
         assert!(said.contains(why), "{said}");
     }
     for (old, new, why) in [
-        ("trie", "old", "lpm_trie cannot be followed"),
-        ("old", "trie", "lpm_trie cannot be the new one"),
+        ("queue", "old", "queue cannot be followed"),
+        ("old", "queue", "queue cannot be the new one"),
+        ("old", "trie", "only a trie can become one"),
     ] {
         let output = check(old, new, &[]);
         assert!(text(&output.stderr).contains(why), "{output:?}");

@@ -12,6 +12,7 @@
 mod cost;
 mod large;
 mod load;
+mod map_type_tests;
 mod migrate_tests;
 mod set_tests;
 mod subjects;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let tests: Vec<_> = tests::ALL
         .iter()
         .chain(migrate_tests::ALL)
+        .chain(map_type_tests::ALL)
         .chain(set_tests::ALL)
         .chain(with_tests::ALL)
         .filter(|(name, _)| match &*wanted {

@@ -313,7 +313,7 @@ fn migrate_takes_arrays_and_an_lru_map_of_another_size() -> Result<()> {
     fails_with(
         &["migrate", &old, &subjects.id("table")?],
         1,
-        "only a percpu_array can take these",
+        "only a map that has, too, can take these",
     )?;
 
     for port in 0..100 {

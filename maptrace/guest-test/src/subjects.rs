@@ -30,14 +30,19 @@ pub struct Request {
     pub result: i64,
 }
 
-/// The programs and maps of subjects.bpf.c.
+/// Programs and maps that know nothing of maptrace.
 pub struct Subjects {
     object: Object,
 }
 
 impl Subjects {
+    /// Those of subjects.bpf.c
     pub fn new() -> Result<Self> {
-        let open = object::open(maptrace::embedded!("subjects"))?;
+        Self::of(maptrace::embedded!("subjects"))
+    }
+
+    pub fn of(object: &[u8]) -> Result<Self> {
+        let open = object::open(object)?;
         Ok(Self {
             object: open.load()?,
         })

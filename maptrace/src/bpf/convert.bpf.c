@@ -58,6 +58,10 @@ const volatile struct config {
 	__u32 same_value;
 	/* Whose value is written of a new map that has one for each CPU */
 	__u32 percpu;
+	/* That map is a hash: an element is there once it is put there. */
+	__u32 creates;
+	/* The values of all these CPUs are not zero then, in new fields. */
+	__u32 fills;
 	struct step steps[2][MAX_STEPS];
 } config = {};
 
@@ -148,23 +152,59 @@ static __always_inline int convert(const volatile struct step *steps, __u32 coun
 	return 0;
 }
 
-static __always_inline int put(struct cpu_state *cpu, void *key, void *value, __u32 whose)
+struct fill {
+	void *key, *constant;
+};
+
+static long fill_once(__u32 cpu, struct fill *fill)
 {
+	void *slot = bpf_map_lookup_percpu_elem(&maptrace_new, fill->key, cpu);
+
+	if (slot && fill->constant)
+		bpf_probe_read_kernel(slot, config.new_value_size, fill->constant);
+	return 0;
+}
+
+/*
+ * Writes the value of one CPU. An update would write that of this CPU, whichever it is. If
+ * the element of a hash is deleted meanwhile, it may be another one by then that is
+ * written. A flush mends that while nobody writes the old map.
+ */
+static __always_inline int put_percpu(struct cpu_state *cpu, void *key, void *value, __u32 whose)
+{
+	struct fill fill = { .key = key };
+	__u32 zero = 0;
 	void *slot;
 	long err;
 
-	if (config.percpu != NOT_PERCPU) {
+	slot = bpf_map_lookup_percpu_elem(&maptrace_new, key, whose);
+	if (!slot && config.creates) {
+		fill.constant = bpf_map_lookup_elem(&template, &zero);
+		if (!fill.constant)
+			return could_not_follow(cpu, -ENOMEM);
+		err = bpf_map_update_elem(&maptrace_new, key, fill.constant, BPF_NOEXIST);
+		if (err && err != -EEXIST)
+			return account(cpu, true, err);
 		/*
-		 * An update would write the value of this CPU, whichever that is. These maps are
-		 * arrays: the element stays the one of its key.
+		 * Values that are zero need not be told. Whoever tells one of this key meanwhile has
+		 * all of them told again.
 		 */
-		slot = bpf_map_lookup_percpu_elem(&maptrace_new, key,
-						  config.percpu == SAME_CPU ? whose : 0);
-		err = slot ? bpf_probe_read_kernel(slot, config.new_value_size, value) : -E2BIG;
-	} else {
-		err = bpf_map_update_elem(&maptrace_new, key, value, BPF_ANY);
+		if (!err && config.fills)
+			bpf_loop(config.fills, fill_once, &fill, 0);
+		slot = bpf_map_lookup_percpu_elem(&maptrace_new, key, whose);
+		/* It has gone again. */
+		if (!slot)
+			return 1;
 	}
+	err = slot ? bpf_probe_read_kernel(slot, config.new_value_size, value) : -E2BIG;
 	return account(cpu, true, err);
+}
+
+static __always_inline int put(struct cpu_state *cpu, void *key, void *value, __u32 whose)
+{
+	if (config.percpu != NOT_PERCPU)
+		return put_percpu(cpu, key, value, config.percpu == SAME_CPU ? whose : 0);
+	return account(cpu, true, bpf_map_update_elem(&maptrace_new, key, value, BPF_ANY));
 }
 
 static __always_inline int tell(struct bpf_map_trace_ctx__sync_elem *ctx, struct cpu_state *cpu,

@@ -32,7 +32,7 @@ static __always_inline int could_not_follow(struct cpu_state *cpu, long err)
 {
 	if (err == -ERANGE) {
 		COUNT(cpu->cut);
-	} else if (err == -E2BIG) {
+	} else if (err == -E2BIG || err == -ENOSPC) {
 		COUNT(cpu->full);
 	} else {
 		COUNT(cpu->failed);

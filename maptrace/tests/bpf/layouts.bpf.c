@@ -50,3 +50,9 @@ struct {
 	__type(key, struct key);
 	__type(value, struct old_value);
 } trie SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1000);
+	__type(value, struct old_value);
+} queue SEC(".maps");

@@ -200,7 +200,10 @@ fn members<'a>(
         })
         .collect();
     let names: Vec<_> = state.pairs.iter().map(|pair| pair.names.clone()).collect();
-    let (plans, problems) = set::plan(&sides, &names, &state.fields, with);
+    let (plans, mut problems) = set::plan(&sides, &names, &state.fields, with);
+    if state.switch.is_wanted() && state.switch.stop.is_none() {
+        problems.extend(pairs.iter().filter_map(|maps| not_in_use(&maps.new)));
+    }
     if !state.is_back {
         plans.iter().flat_map(|plan| &plan.notes).for_each(note);
     }
@@ -225,6 +228,17 @@ fn members<'a>(
         members.push(Member::new(maps.clone(), plan, other, kernel, signals)?);
     }
     Ok(members)
+}
+
+/// Why both programs cannot write a new map at once.
+fn not_in_use(new: &Map) -> Option<String> {
+    (new.is_percpu() && !new.is_array()).then(|| {
+        format!(
+            "{}: the value of another CPU could be written to a key that the new program has \
+             deleted: use --stop",
+            new.label()
+        )
+    })
 }
 
 fn list_maps<'a>(maps: impl Iterator<Item = &'a Map>) -> String {

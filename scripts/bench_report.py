@@ -171,6 +171,7 @@ def tables(figures):
     """Everything that was measured, as reStructuredText."""
     operations = figures["operations"]
     columns = ["unpatched", *MAP_TRACE]
+    hooked = [column for hook in HOOKS for column in (f"{hook}_bystander", hook)]
     parts = [
         f"Linux {figures['versions']['kernel']}, {figures['versions']['clang']}, "
         f"{figures['versions']['rustc']}.\n",
@@ -183,9 +184,9 @@ def tables(figures):
         csv_table(
             "The same with hooks on the function that does it; bystander: they run for another map",
             ["operation"] + [title for hook in HOOKS for title in (f"{hook}, bystander", hook)],
-            [[name] + [number(row.get(column)) for hook in HOOKS
-                       for column in (f"{hook}_bystander", hook)]
-             for name, row in operations.items()],
+            [[name] + [number(row.get(column)) for column in hooked]
+             for name, row in operations.items()
+             if any(row.get(column) is not None for column in hooked)],
         ),
     ]
 

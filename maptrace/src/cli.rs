@@ -41,6 +41,11 @@ pub enum Command {
     List(List),
     /// Print each change of a map as it happens
     Watch(Watch),
+    /// Detach tracers, whoever has attached them
+    ///
+    /// They do not run any more when it returns, and their links stay as long as somebody has them:
+    /// these say that they are of no map. A migration that is under way ends with an error.
+    Detach(Detach),
     /// Print what differs between two maps
     ///
     /// They can be in use: what differs is looked at again, and said only if it still does when
@@ -100,6 +105,21 @@ pub struct List {
     pub count: Option<u64>,
 
     /// As JSON: a line each time
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// Those of these maps
+    #[arg(value_name = "MAP", required_unless_present = "all")]
+    pub maps: Vec<String>,
+
+    /// Those of all maps, at once
+    #[arg(long, conflicts_with = "maps")]
+    pub all: bool,
+
+    /// As JSON: the ids of the links
     #[arg(long)]
     pub json: bool,
 }

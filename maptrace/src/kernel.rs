@@ -183,6 +183,12 @@ impl Kernel {
 
     /// All links of map tracers that there are.
     pub fn trace_links(&self) -> Result<Vec<TraceLinkInfo>> {
+        let links = self.open_trace_links()?;
+        Ok(links.into_iter().map(|(info, _)| info).collect())
+    }
+
+    /// The same, with a descriptor of each.
+    pub fn open_trace_links(&self) -> Result<Vec<(TraceLinkInfo, OwnedFd)>> {
         let mut links = Vec::new();
         let Some(link_type) = self.link_type else {
             return Ok(links);
@@ -203,7 +209,7 @@ impl Kernel {
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             let info = trace_link_info(fd.as_fd())?;
             if info.link_type == link_type {
-                links.push(info);
+                links.push((info, fd));
             }
         }
         Ok(links)

@@ -44,6 +44,7 @@ tests!(
     list_shows_inner_maps_under_their_outer_map,
     list_counts_evictions,
     list_shows_how_far_a_sync_link_is,
+    detach_ends_tracers_of_others,
     diff_compares_by_members,
     diff_of_maps_in_use_says_only_what_differs,
     record_and_replay_make_a_copy,
@@ -63,6 +64,7 @@ pub const QUICK: &[&str] = &[
     "watch_decodes_keys_and_values",
     "watch_tells_who_it_was",
     "list_shows_links_and_elements",
+    "detach_ends_tracers_of_others",
     "diff_of_maps_in_use_says_only_what_differs",
     "record_and_replay_make_a_copy",
     "a_closed_pipe_ends_it",
@@ -580,6 +582,48 @@ fn list(args: &[&str]) -> Result<Json> {
     let output = maptrace(&args)?;
     ensure!(output.status.success(), "{}", text(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn detach_ends_tracers_of_others() -> Result<()> {
+    let subjects = Subjects::new()?;
+    let (plain, conns) = (subjects.id("plain")?, subjects.id("conns")?);
+    let mut watch = Running::watch(&[&plain, &conns, "--json"])?;
+    let output = maptrace(&["detach", &plain, "--json"])?;
+    let json: Json = serde_json::from_slice(&output.stdout)?;
+    ensure!(
+        output.status.success() && json["detached"].as_array().is_some_and(|it| it.len() == 2),
+        "{output:?}"
+    );
+    // Of one map it sees nothing any more, and of the other one everything.
+    subjects.update("plain", 1, 1)?;
+    subjects.update("conns", 443, 7)?;
+    ensure!(watch.json()?["map"]["name"] == "conns");
+    // Those of a sync link end with all others, and whoever waits is told.
+    let mirror = subjects.id("mirror")?;
+    let migrate = Running::start(&["migrate", &plain, &mirror], "in sync")?;
+    let output = maptrace(&["detach", "--all"])?;
+    ensure!(
+        output.status.success() && text(&output.stdout) == "3 links are detached\n",
+        "{output:?}"
+    );
+    subjects.update("plain", 1, 2)?;
+    ensure!(
+        subjects
+            .map("mirror")?
+            .lookup(&1_u32.to_ne_bytes(), MapFlags::ANY)?
+            == Some(1_u64.to_ne_bytes().to_vec())
+    );
+    let of_no_map = Kernel::new()?.trace_links()?;
+    ensure!(of_no_map.iter().all(|link| link.map_id == 0), "one is left");
+    drop((watch, migrate));
+    let output = maptrace(&["detach", "--all"])?;
+    ensure!(
+        text(&output.stdout) == "0 links are detached\n",
+        "{output:?}"
+    );
+    fails_with(&["detach"], 2, "required")?;
+    fails_with(&["detach", "no_such_map"], 1, "there is no map")?;
+    no_links_left()
 }
 
 fn list_shows_links_and_elements() -> Result<()> {

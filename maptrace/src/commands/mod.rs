@@ -2,6 +2,7 @@
 
 //! One module for each command.
 
+mod detach;
 mod diff;
 mod list;
 mod migrate;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::List(args) => list::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Detach(args) => detach::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),

@@ -105,6 +105,9 @@ series-open:
 series-save:
 	@scripts/series.sh save
 
+series-check:
+	@scripts/check-series.sh
+
 clean:
 	rm -rf build
 
@@ -152,6 +155,8 @@ Targets
   make selftests         build the test binaries, without running them
   make series-open       make linux/, the patched kernel as a git tree
   make series-save       write the commits of linux/ back to patches/
+  make series-check      run checkpatch on the series, apply it and compile at each patch
+                         (KSRC=... tries another kernel, and says which patch fails where)
   make clean             remove build/
   make distclean         remove the cache too: toolchain, kernels, compiler cache
 
@@ -179,4 +184,4 @@ help:
 
 .PHONY: all module modules_install demo test matrix test-maptrace test-upstream examples \
 	test-examples test-mutants soak fuzz model model-long bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
-	series-save clean distclean help
+	series-save series-check clean distclean help

@@ -1,10 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Applies the series patch by patch and compiles, at each commit, what that
-# commit can break. Where it touches the kernel: every C file of the kernel that
+# Runs checkpatch on the series, applies it patch by patch and compiles, at each
+# commit, what that commit can break. A patch that does not apply, to a kernel that
+# KSRC names, is applied as far as it goes, with the files and lines where it does
+# not; from there on nothing is compiled. Where it touches the kernel: every C file of the kernel that
 # any patch of the series touches, and rust/ from the first patch on that touches
 # that. Where it touches tools/: libbpf and bpftool, with their own checks. Prints
-# a TAP line for each patch. A result is kept: the same series on the same kernel
+# two TAP lines for each patch. A result is kept: the same series on the same kernel
 # is not compiled again.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -85,6 +87,24 @@ compile() {
 	fi
 }
 
+# The macros that define the stubs of an operation are made of functions, not of expressions.
+checkpatch() {
+	(cd "$source/linux" && "$SCRIPTS/enter.sh" \
+		perl "$source/linux/scripts/checkpatch.pl" --strict --show-types --no-summary \
+		--ignore COMPLEX_MACRO,MACRO_ARG_REUSE "$1")
+}
+
+apply() {
+	GIT_CEILING_DIRECTORIES=$(dirname "$tree") git -C "$tree" apply "$@"
+}
+
+# What does not fit is left out.
+apply_rest() {
+	{ apply --reject --verbose "$1" 2>&1 || true; } |
+		sed -nE 's/^(error: )?(patch failed|Rejected hunk|.*: (No such|already exists))/# \2/p'
+	find "$tree" -path "$tree/build-*" -prune -o -name '*.rej' -exec rm {} +
+}
+
 # A tree like the others, and the build directories of the last time. A file
 # that the last series touched is put back, as new.
 start() {
@@ -102,20 +122,36 @@ start() {
 	touched > "$tree/.map_trace_patched"
 }
 
+# report "ok"|"not ok" TEXT
+report() {
+	number=$((number + 1))
+	echo "$1 $number - $2"
+	[[ $1 == ok ]] || fail=1
+}
+
 start
 rust=n
 chain=$(cat "$source/version" "${fragments[@]}" "${BASH_SOURCE[0]}" <(touched) | hash_stdin)
-number=0
-echo "1..${#patches[@]}"
+number=0 is_whole=y
+echo "1..$((2 * ${#patches[@]}))"
 for patch in "${patches[@]}"; do
-	number=$((number + 1))
 	name=${patch##*/}
 	log=$LOGS/series-${name%.patch}.log
-	if ! GIT_CEILING_DIRECTORIES=$(dirname "$tree") git -C "$tree" apply "$patch" 2> "$log"; then
+	if checkpatch "$patch" > "$log" 2>&1; then
+		report ok "checkpatch: $name"
+	else
 		sed 's/^/# /' "$log"
-		echo "not ok $number - series: $name applies"
-		fail=1
-		break
+		report "not ok" "checkpatch: $name"
+	fi
+	if ! apply "$patch" 2> "$log"; then
+		apply_rest "$patch"
+		report "not ok" "series: $name applies"
+		is_whole=n
+		continue
+	fi
+	if [[ $is_whole == n ]]; then
+		report ok "series: $name applies # SKIP not compiled, as an earlier patch does not apply"
+		continue
 	fi
 	! grep -q '^+++ b/rust/' "$patch" || rust=y
 	chain=$({
@@ -124,14 +160,13 @@ for patch in "${patches[@]}"; do
 	} | hash_stdin)
 	result=$MAP_TRACE_CACHE/series/ok-$chain
 	if [[ -e $result ]]; then
-		echo "ok $number - series: $name applies and compiles (the same as before)"
+		report ok "series: $name applies and compiles (the same as before)"
 	elif run_logged "compiling at $name" "$log" compile "$patch"; then
 		touch "$result"
-		echo "ok $number - series: $name applies and compiles"
+		report ok "series: $name applies and compiles"
 	else
 		tail -n 20 "$log" | sed 's/^/# /'
-		echo "not ok $number - series: $name applies and compiles"
-		fail=1
+		report "not ok" "series: $name applies and compiles"
 	fi
 done
 exit "$fail"

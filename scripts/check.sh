@@ -87,23 +87,13 @@ imports_nothing_from_above() {
 check "layers: bpf/ imports nothing from above" imports_nothing_from_above
 
 # --- the series
-# The macros that define the stubs of an operation are made of functions, not of expressions.
-checkpatch() {
-	(cd "$source/linux" && "$SCRIPTS/enter.sh" \
-		perl "$source/linux/scripts/checkpatch.pl" --strict --show-types --no-summary \
-		--ignore COMPLEX_MACRO,MACRO_ARG_REUSE "$1")
-}
-
-for patch in "${patches[@]}"; do
-	check "checkpatch: ${patch##*/}" checkpatch "$MAP_TRACE_ROOT/$patch"
-done
 if [[ ${#patches[@]} -gt 0 ]]; then
 	status=0
 	"$SCRIPTS/check-series.sh" > "$work/series.tap" || status=$?
 	count_results "$work/series.tap"
 	# It ended before it had tried them all, and not for what a patch does.
-	if [[ $results -lt ${#patches[@]} ]] && ! grep -q '^not ok ' "$work/series.tap"; then
-		echo "not ok - series: $results of ${#patches[@]} results (status $status)"
+	if [[ $results -lt $((2 * ${#patches[@]})) ]] && ! grep -q '^not ok ' "$work/series.tap"; then
+		echo "not ok - series: $results of $((2 * ${#patches[@]})) results (status $status)"
 		failed=$((failed + 1))
 	fi
 fi

@@ -4,17 +4,19 @@
 
 use crate::{
     bpf::{
-        link::{Link, LinkCreateAttr, POLL_DEFAULT, POLL_ERROR, POLL_HUNG_UP, POLL_READABLE},
+        link::{
+            Link, LinkCreateAttr, Place, POLL_DEFAULT, POLL_ERROR, POLL_HUNG_UP, POLL_READABLE,
+        },
         map::{Map, TraceType},
-        ops::LinkInfo,
+        ops::{Attached, LinkInfo},
         prog::Prog,
-        rcu::synchronize_programs,
+        rcu::{synchronize_programs, ReadSide},
     },
     delete_queue::DeleteQueue,
     loop_check::{self, Edges},
     sync::MapSync,
     tracer::Tracer,
-    tracer_list::{TracerList, Writer, WRITERS},
+    tracer_list::{revision, TracerList, Writer, MAX_TRACERS, WRITERS},
     verifier_patch::check_attach,
 };
 use kernel::{
@@ -28,7 +30,7 @@ use kernel::{
     sync::{
         aref::ARef,
         poll::{PollCondVar, PollTable},
-        rcu::synchronize_rcu,
+        rcu::{self, synchronize_rcu},
         Arc,
         GlobalLockedBy, //
     },
@@ -50,18 +52,21 @@ struct TraceInfo {
     map_fd: u32,
     trace_type: u32,
     cookie: u64,
+    /// What `relative_fd` and `relative_id` share.
+    relative: u32,
+    expected_revision: u64,
 }
 
 impl TraceInfo {
     /// The length of the members that every caller has to pass: those of the RFC.
     const MIN_LEN: usize = 8;
     /// The length of all members.
-    const LEN: usize = 16;
+    const LEN: usize = 32;
 
     /// Copies it from user space.
     ///
-    /// Errors: [`EINVAL`] if it is too short, [`E2BIG`] if it has unknown members that are not
-    /// zero, or is larger than a page, [`EFAULT`].
+    /// Errors: [`EINVAL`] if it is too short, or its padding is not zero, [`E2BIG`] if it has
+    /// unknown members that are not zero, or is larger than a page, [`EFAULT`].
     fn read(attr: &LinkCreateAttr<'_>) -> Result<Self> {
         let mut reader = attr.map_trace_info().reader();
         let len = reader.len();
@@ -88,13 +93,21 @@ impl TraceInfo {
             raw.copy_from_slice(&known[at..at + 4]);
             u32::from_ne_bytes(raw)
         };
-        let mut cookie = [0; 8];
-        cookie.copy_from_slice(&known[8..16]);
+        let u64_at = |at: usize| -> u64 {
+            let mut raw = [0; 8];
+            raw.copy_from_slice(&known[at..at + 8]);
+            u64::from_ne_bytes(raw)
+        };
+        if u32_at(20) != 0 {
+            return Err(EINVAL);
+        }
 
         Ok(Self {
             map_fd: u32_at(0),
             trace_type: u32_at(4),
-            cookie: u64::from_ne_bytes(cookie),
+            cookie: u64_at(8),
+            relative: u32_at(16),
+            expected_revision: u64_at(24),
         })
     }
 }
@@ -105,13 +118,15 @@ impl TraceInfo {
 ///
 /// Context: process context, may sleep, for as long as the longest sleepable program.
 ///
-/// Errors: those of [`TraceInfo::read`], [`Map::from_fd`], [`check_attach`], [`Edges::check`],
-/// [`TracerList::with_tracer`], and [`EINVAL`] if flags or a target are set.
+/// Errors: those of [`TraceInfo::read`], [`Place::new`], [`Map::from_fd`], [`check_attach`],
+/// [`Edges::check`], [`TracerList::with_tracer`], [`ESTALE`] if the revision is not the expected
+/// one, and [`EINVAL`] if a target is set.
 pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
-    if attr.flags() != 0 || attr.target_fd() != 0 {
+    if attr.target_fd() != 0 {
         return Err(EINVAL);
     }
     let info = TraceInfo::read(attr)?;
+    let place = Place::new(attr.flags(), info.relative)?;
     let trace_type = TraceType::try_from(info.trace_type)?;
     let map = Map::from_fd(info.map_fd)?;
 
@@ -145,12 +160,17 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
             news: GlobalLockedBy::new(None),
         },
     )?;
+    tracer.set_link_id(link.id());
 
     {
         let mut writer = WRITERS.lock();
 
+        if info.expected_revision != 0 && info.expected_revision != revision(map.tracers(), &writer)
+        {
+            return Err(ESTALE);
+        }
         edges.check(&writer)?;
-        let tracers = TracerList::with_tracer(map.tracers(), trace_type, tracer, &writer)?;
+        let tracers = TracerList::with_tracer(map.tracers(), trace_type, tracer, place, &writer)?;
         if let Some(new) = new_list {
             map.install_tracers(new);
         }
@@ -178,6 +198,33 @@ pub(crate) fn create(attr: &LinkCreateAttr<'_>, prog: &Prog) -> Result<c_int> {
     synchronize_programs();
     link.replay();
     Ok(link.settle())
+}
+
+/// Returns what is attached to a map.
+///
+/// Context: process context, may sleep.
+///
+/// Errors: [`ENOMEM`].
+pub(crate) fn query(map: &Map) -> Result<Attached> {
+    let room = TraceType::COUNT * MAX_TRACERS;
+    let mut progs = KVec::with_capacity(room, GFP_KERNEL)?;
+    let mut links = KVec::with_capacity(room, GFP_KERNEL)?;
+    let writer = WRITERS.lock();
+
+    if let Some(list) = map.tracers() {
+        let guard = rcu::read_lock();
+
+        list.for_each(&writer, |tracer| {
+            // There is room for all of them.
+            let _ = progs.push_within_capacity(tracer.prog_id(ReadSide::from(&guard)));
+            let _ = links.push_within_capacity(tracer.link_id());
+        });
+    }
+    Ok(Attached {
+        progs,
+        links,
+        revision: revision(map.tracers(), &writer),
+    })
 }
 
 /// Returns whether the map has a queue of deletes.
@@ -349,15 +396,18 @@ impl Attachment {
 pub(crate) fn update_prog(link: &Link<Attachment>, new: ARef<Prog>, old: Option<&Prog>) -> Result {
     let replaced = {
         let mut writer = WRITERS.lock();
-        let map = link.map.as_ref(&writer).as_ref().ok_or(ENOLINK)?;
+        let map = link.map.as_ref(&writer).clone().ok_or(ENOLINK)?;
 
         if old.is_some_and(|old| !link.tracer.runs(old)) {
             return Err(EPERM);
         }
-        check_attach(&new, map, link.trace_type)?;
-        let edges = Edges::new(&link.tracer, map, new.written_maps()?)?;
+        check_attach(&new, &map, link.trace_type)?;
+        let edges = Edges::new(&link.tracer, &map, new.written_maps()?)?;
         edges.check(&writer)?;
 
+        if let Some(list) = map.tracers() {
+            list.count_change(&mut writer);
+        }
         edges.record(&mut writer);
         (link.tracer.set_prog(new.clone()), link.set_prog(new))
     };

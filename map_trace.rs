@@ -43,7 +43,7 @@ use bpf::{
     link::{Link, LinkCreateAttr},
     map::Map,
     operation::{Caller, Delete, Eviction, Update},
-    ops::{LinkInfo, MapTracing, Registration},
+    ops::{Attached, LinkInfo, MapTracing, Registration},
     prog::Prog,
     rcu::ReadSide,
 };
@@ -167,6 +167,10 @@ impl MapTracing for MapTrace {
         left: &mut u64,
     ) -> Result {
         flush::flush(link, keys, timeout_ms, left)
+    }
+
+    fn query(map: &Map) -> Result<Attached> {
+        link::query(map)
     }
 
     fn key_size(link: &Link<Self::LinkData>) -> usize {

@@ -42,6 +42,8 @@ const MAX_NESTING_INTERRUPT: usize = 3;
 #[repr(C)]
 pub(crate) struct Tracer {
     cookie: u64,
+    /// The id of its link, known before anybody can find it.
+    link_id: Atomic<u32>,
     prog: AttachedProg,
     missed: Atomic<i64>,
     failed: Atomic<i64>,
@@ -63,6 +65,7 @@ impl Tracer {
     pub(crate) fn new(prog: ARef<Prog>, cookie: u64) -> Self {
         Self {
             cookie,
+            link_id: Atomic::new(0),
             prog: AttachedProg::new(prog),
             missed: Atomic::new(0),
             failed: Atomic::new(0),
@@ -77,6 +80,21 @@ impl Tracer {
     /// Returns the value of `bpf_get_attach_cookie()` in the program.
     pub(crate) fn cookie(&self) -> u64 {
         self.cookie
+    }
+
+    /// Returns the id of its link.
+    pub(crate) fn link_id(&self) -> u32 {
+        self.link_id.load(Relaxed)
+    }
+
+    /// Sets the id of its link.
+    pub(crate) fn set_link_id(&self, id: u32) {
+        self.link_id.store(id, Relaxed);
+    }
+
+    /// Returns the id of its program, or 0 after [`Tracer::stop`].
+    pub(crate) fn prog_id(&self, rcu: ReadSide<'_>) -> u32 {
+        self.prog.id(rcu)
     }
 
     /// Returns how often it was not run: recursion, the nesting limit, too little stack, no room

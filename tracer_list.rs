@@ -9,6 +9,7 @@
 use crate::{
     bpf::{
         deferred::Deferred,
+        link::{Peer, Place},
         map::{HasTracers, Map, TraceType},
         rcu::{RcuCell, ReadSide, Unpublished},
         scratch::Scratch,
@@ -24,8 +25,10 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
+        rcu,
         Arc,
         GlobalGuard,
+        GlobalLockedBy,
         SetOnce, //
     },
 };
@@ -59,8 +62,18 @@ pub(crate) struct TracerList {
     sync: SetOnce<Pin<KBox<Deferred<MapSync>>>>,
     operations: [RcuCell<Tracers, WRITERS>; TraceType::COUNT],
     scratch: Scratch,
+    /// How often what is attached was changed, see [`revision`].
+    changes: GlobalLockedBy<u64, WRITERS>,
     /// The last level of a walk of the loop check that has visited this list.
     visited: Atomic<u64>,
+}
+
+/// Returns the revision of what is attached to a map with this list: 1 before the first change, and
+/// one more after each.
+///
+/// Source: `struct bpf_mprog_bundle`.
+pub(crate) fn revision(list: Option<&TracerList>, writer: &Writer) -> u64 {
+    1 + list.map_or(0, |list| *list.changes.as_ref(writer))
 }
 
 impl HasTracers for Map {
@@ -84,6 +97,7 @@ impl TracerList {
                 RcuCell::new(empty()?),
             ],
             scratch: Scratch::new(map)?,
+            changes: GlobalLockedBy::new(0),
             visited: Atomic::new(0),
         };
         Ok(KBox::new(list, GFP_KERNEL_ACCOUNT)?)
@@ -141,25 +155,44 @@ impl TracerList {
         self.operations[trace_type as usize].peek(writer)
     }
 
-    /// Returns a new array: the tracers of `list`, if there is one, and `tracer` after them.
+    /// Returns a new array: the tracers of `list`, if there is one, and `tracer` in its place.
     ///
-    /// Errors: [`E2BIG`] if the map has [`MAX_TRACERS`] already, [`ENOMEM`].
+    /// Errors: [`ENOENT`] if the map does not have what `place` says, [`E2BIG`] if it has
+    /// [`MAX_TRACERS`] already, [`ENOMEM`].
     pub(crate) fn with_tracer(
         list: Option<&Self>,
         trace_type: TraceType,
         tracer: Arc<Tracer>,
+        place: Place,
         writer: &Writer,
     ) -> Result<Unpublished<Tracers>> {
         let mut new = match list {
             Some(list) => live(list.peek(trace_type, writer))?,
             None => Tracers::with_capacity(1)?,
         };
+        let index = index_of(&new, place)?;
 
         if new.len() >= MAX_TRACERS {
             return Err(E2BIG);
         }
-        new.push(tracer)?;
+        new.insert(index, tracer)?;
         Unpublished::new(new)
+    }
+
+    /// Calls `found` for each tracer: those of one operation after those of another one, each in
+    /// the order in which they run.
+    pub(crate) fn for_each(&self, writer: &Writer, mut found: impl FnMut(&Tracer)) {
+        for trace_type in TraceType::ALL {
+            self.peek(trace_type, writer)
+                .iter()
+                .filter(|tracer| tracer.is_live())
+                .for_each(&mut found);
+        }
+    }
+
+    /// Counts a change of what is attached.
+    pub(crate) fn count_change(&self, writer: &mut Writer) {
+        *self.changes.as_mut(writer) += 1;
     }
 
     /// Replaces the tracers of an operation, and makes the map's operations look for them.
@@ -174,6 +207,7 @@ impl TracerList {
         writer: &mut Writer,
     ) {
         self.operations[trace_type as usize].replace(tracers, writer);
+        self.count_change(writer);
         self.mark_traced(map, writer);
         // For a sync tracer this is done at the end of the attach.
         if trace_type != TraceType::SyncElem {
@@ -207,6 +241,7 @@ impl TracerList {
     /// until the next change.
     pub(crate) fn remove_stopped(&self, map: &Map, trace_type: TraceType, writer: &mut Writer) {
         self.mark_traced(map, writer);
+        self.count_change(writer);
         self.call_worker();
 
         let old = self.peek(trace_type, writer);
@@ -214,6 +249,30 @@ impl TracerList {
             self.operations[trace_type as usize].replace(tracers, writer);
         }
     }
+}
+
+/// Returns the index that a new tracer gets in an array.
+///
+/// Errors: [`ENOENT`] if what it goes beside is not there.
+fn index_of(tracers: &Tracers, place: Place) -> Result<usize> {
+    let guard = rcu::read_lock();
+    let is = |tracer: &Tracer, peer| match peer {
+        Peer::Link(id) => tracer.link_id() == id,
+        Peer::Prog(id) => tracer.prog_id(ReadSide::from(&guard)) == id,
+    };
+
+    match place {
+        Place::First => Some(0),
+        Place::Last => Some(tracers.len()),
+        Place::Before(peer) => tracers.iter().position(|tracer| is(tracer, peer)),
+        Place::After(peer) => tracers
+            .iter()
+            .enumerate()
+            .filter(|(_, tracer)| is(tracer, peer))
+            .last()
+            .map(|(index, _)| index + 1),
+    }
+    .ok_or(ENOENT)
 }
 
 /// Copies an array without the tracers that have stopped, and with room for one more.

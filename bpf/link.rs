@@ -139,6 +139,11 @@ pub(crate) struct PrimedLink<T> {
 }
 
 impl<T> PrimedLink<T> {
+    /// Returns the id that the link will have.
+    pub(crate) fn id(&self) -> u32 {
+        self.primer.id
+    }
+
     /// Publishes the link to user space, and returns its file descriptor.
     pub(crate) fn settle(self) -> c_int {
         let mut this = ManuallyDrop::new(self);
@@ -160,6 +165,72 @@ impl<T> Drop for PrimedLink<T> {
     fn drop(&mut self) {
         // SAFETY: By the invariants. It frees the link through `dealloc()`, later.
         unsafe { bindings::bpf_link_cleanup(&mut self.primer) };
+    }
+}
+
+/// Another link, or the program of another one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// The link with this id.
+    Link(u32),
+    /// A link of the program with this id.
+    Prog(u32),
+}
+
+/// Where a link goes in the order of the links.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Before all others.
+    First,
+    /// After all others.
+    Last,
+    /// Before this one; before the first one of a program.
+    Before(Peer),
+    /// After this one; after the last one of a program.
+    After(Peer),
+}
+
+impl Place {
+    /// Finds out what `flags` of `BPF_LINK_CREATE` mean, with a file descriptor or an id of another
+    /// link or of a program.
+    ///
+    /// Context: process context, may sleep.
+    ///
+    /// Errors: [`EINVAL`] if the flags contradict each other, or a file descriptor is not of that
+    /// kind; [`EBADF`] if it is not open.
+    pub(crate) fn new(flags: u32, relative: u32) -> Result<Self> {
+        const BEFORE: u32 = bindings::BPF_F_BEFORE;
+        const AFTER: u32 = bindings::BPF_F_AFTER;
+        const ID: u32 = bindings::BPF_F_ID;
+        const LINK: u32 = bindings::BPF_F_LINK;
+
+        if flags & !(BEFORE | AFTER | ID | LINK) != 0 {
+            return Err(EINVAL);
+        }
+        let has_peer = relative != 0 || flags & (ID | LINK) != 0;
+
+        match (flags & (BEFORE | AFTER), has_peer) {
+            (0, false) => return Ok(Self::Last),
+            (BEFORE, false) => return Ok(Self::First),
+            (AFTER, false) => return Ok(Self::Last),
+            (BEFORE | AFTER, true) => {}
+            // Both, or something that nothing goes beside.
+            _ => return Err(EINVAL),
+        }
+        // SAFETY: No requirements but the context.
+        let id = unsafe { bindings::bpf_map_trace_relative_id(relative, flags) };
+        to_result(id)?;
+        let peer = if flags & LINK != 0 {
+            Peer::Link(id as u32)
+        } else {
+            Peer::Prog(id as u32)
+        };
+
+        Ok(if flags & BEFORE != 0 {
+            Self::Before(peer)
+        } else {
+            Self::After(peer)
+        })
     }
 }
 

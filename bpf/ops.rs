@@ -102,8 +102,21 @@ pub(crate) trait MapTracing {
         left: &mut u64,
     ) -> Result;
 
+    /// `BPF_PROG_QUERY`.
+    fn query(map: &Map) -> Result<Attached>;
+
     /// Returns the size of the map's keys, in bytes; 0 after a detach.
     fn key_size(link: &Link<Self::LinkData>) -> usize;
+}
+
+/// What is attached to a map.
+pub(crate) struct Attached {
+    /// The ids of the programs, by operation, in the order in which they run.
+    pub(crate) progs: KVec<u32>,
+    /// The ids of their links.
+    pub(crate) links: KVec<u32>,
+    /// 1, and one more after each change.
+    pub(crate) revision: u64,
 }
 
 /// `bpf_link_info.map_trace`.
@@ -195,6 +208,7 @@ impl<T: MapTracing> Registration<T> {
                     link_fill_info: Some(Self::link_fill_info),
                     link_poll: Some(Self::link_poll),
                     link_flush: Some(Self::link_flush),
+                    query: Some(Self::query),
                     free_tracers: Some(Self::free_tracers),
                 };
                 // SAFETY: `slot` is valid for a write, and what is pinned there stays until
@@ -485,6 +499,45 @@ impl<T: MapTracing> Registration<T> {
             let keys = UserSlice::new(UserPtr::from_ptr(keys), len);
 
             T::flush(link, keys, timeout_ms, left)?;
+            Ok(0)
+        })
+    }
+
+    /// Queries a map.
+    ///
+    /// # Safety
+    ///
+    /// `map` is alive, and `count` and `revision` are valid and initialized.
+    unsafe extern "C" fn query(
+        map: *mut bindings::bpf_map,
+        prog_ids: *mut c_void,
+        link_ids: *mut c_void,
+        count: *mut u32,
+        revision: *mut u64,
+    ) -> c_int {
+        // SAFETY: The caller has a reference to the map, and the others are its variables.
+        let (map, count, revision) = unsafe { (Map::from_raw(map), &mut *count, &mut *revision) };
+
+        from_result(|| {
+            let attached = T::query(map)?;
+            let room = *count as usize;
+
+            *count = attached.progs.len() as u32;
+            *revision = attached.revision;
+            for (to, ids) in [(prog_ids, &attached.progs), (link_ids, &attached.links)] {
+                if to.is_null() {
+                    continue;
+                }
+                let ids = &ids[..room.min(ids.len())];
+                let mut writer = UserSlice::new(UserPtr::from_ptr(to), size_of_val(ids)).writer();
+                for id in ids {
+                    writer.write(id)?;
+                }
+            }
+            // Whoever has no room at all only asks how many there are.
+            if room != 0 && room < attached.progs.len() {
+                return Err(ENOSPC);
+            }
             Ok(0)
         })
     }

@@ -217,6 +217,18 @@ impl AttachedProg {
         self.0.load(Acquire) == prog.as_ptr()
     }
 
+    /// Returns the id of the program, or 0 if there is none.
+    pub(crate) fn id(&self, _rcu: ReadSide<'_>) -> u32 {
+        let prog = self.0.load(Acquire);
+
+        if prog == no_prog() {
+            return 0;
+        }
+        // SAFETY: By the invariants, it is freed after the RCU read section. Its id is constant
+        // while it is attached.
+        unsafe { (*(*prog).aux).id }
+    }
+
     /// Runs the program, and returns its return value, or 0 if there is none.
     ///
     /// Context: any, NMI included.

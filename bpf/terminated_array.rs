@@ -53,11 +53,21 @@ impl<T> TerminatedArray<T> {
     ///
     /// Errors: [`ENOMEM`].
     pub(crate) fn push(&mut self, reference: Arc<T>) -> Result {
+        self.insert(self.len(), reference)
+    }
+
+    /// Adds a reference before the one at `index`, which is at most the length.
+    ///
+    /// Context: process context, may sleep if there is no room.
+    ///
+    /// Errors: [`ENOMEM`].
+    pub(crate) fn insert(&mut self, index: usize, reference: Arc<T>) -> Result {
         let last = self.len();
 
-        // INVARIANT: There is null behind it before it comes in.
+        // INVARIANT: There is null behind all of them before the new one comes in.
         self.elements.push(ptr::null(), GFP_KERNEL_ACCOUNT)?;
         self.elements[last] = Arc::into_raw(reference);
+        self.elements[index..=last].rotate_right(1);
         Ok(())
     }
 

@@ -44,6 +44,10 @@ struct map_trace_link_info {
 	__u32 map_fd;
 	__u32 trace_type;
 	__u64 cookie;
+	/* Beside what it goes with BPF_F_BEFORE or BPF_F_AFTER in flags: an id, with BPF_F_ID */
+	__u32 relative_fd;
+	__u32 reserved;
+	__u64 expected_revision;
 };
 
 /* The map_trace member of struct bpf_link_info, and what precedes it */

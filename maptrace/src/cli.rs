@@ -376,6 +376,11 @@ impl Switch {
         self.switch.is_some() || self.stop.is_some() || has_places && !self.places_only
     }
 
+    /// Whether both programs can write the new map for a while.
+    pub fn is_while_in_use(&self) -> bool {
+        self.is_wanted() && self.stop.is_none()
+    }
+
     /// It is switched; whoever takes it back says how.
     pub fn forget_commands(&mut self) {
         (self.switch, self.stop, self.start) = (None, None, None);

@@ -395,6 +395,29 @@ pub fn possible_cpus() -> Result<usize> {
     }
 }
 
+/// The same, where these are their numbers as well.
+pub fn numbered_cpus() -> Result<usize> {
+    let path = "/sys/devices/system/cpu/possible";
+    let list = std::fs::read_to_string(path).context(path)?;
+    let last = has_no_gap(list.trim());
+    last.with_context(|| {
+        format!(
+            "the numbers of the CPUs have gaps ({path}: {})",
+            list.trim()
+        )
+    })
+}
+
+/// How many CPUs `0-LAST` or `0` is. `None`: it is more than that.
+fn has_no_gap(list: &str) -> Option<usize> {
+    let last = match list.split_once('-') {
+        Some(("0", last)) => last.parse().ok()?,
+        Some(_) => return None,
+        None => (list == "0").then_some(0)?,
+    };
+    Some(last + 1_usize)
+}
+
 /// The clock of `bpf_ktime_get_ns()`
 pub fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
@@ -404,4 +427,18 @@ pub fn monotonic_ns() -> u64 {
     // SAFETY: `now` is valid for the call.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_no_gap;
+
+    #[test]
+    fn gaps_between_cpus_are_found() {
+        assert_eq!(has_no_gap("0"), Some(1));
+        assert_eq!(has_no_gap("0-63"), Some(64));
+        assert_eq!(has_no_gap("0,2"), None);
+        assert_eq!(has_no_gap("0-3,8-11"), None);
+        assert_eq!(has_no_gap("1-3"), None);
+    }
 }

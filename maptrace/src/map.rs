@@ -228,8 +228,11 @@ impl Map {
         )
     }
 
-    /// Whether it could have this key.
+    /// Whether it could have this key, as it would be read.
     pub fn can_have(&self, key: &[u8]) -> bool {
+        if self.is_trie() {
+            return keys::is_prefix(key);
+        }
         let index = <[u8; 4]>::try_from(key).map(u32::from_ne_bytes);
         !self.is_array() || index.is_ok_and(|index| index < self.max_entries)
     }
@@ -260,26 +263,24 @@ impl Map {
         if !self.is_trie() {
             return self.lookup_match(key);
         }
-        if !self.has_prefix(key)? {
-            return Ok(None);
+        loop {
+            let before = self.has_prefix(key)?;
+            let values = self.lookup_match(key)?;
+            // While it is deleted, or put there, what matches is a shorter one.
+            if self.has_prefix(key)? == before {
+                return Ok(values.filter(|_| before));
+            }
         }
-        let values = self.lookup_match(key)?;
-        // It was deleted meanwhile, and that is the value of a shorter one.
-        Ok(values.filter(|_| matches!(self.has_prefix(key), Ok(true))))
     }
 
     /// Whether a trie has this prefix: what comes after one that is not there is the first one, which
     /// comes after none.
     fn has_prefix(&self, key: &[u8]) -> Result<bool> {
         loop {
-            let Some(first) = self.next_key(None)? else {
-                return Ok(false);
-            };
-            if self.next_key(Some(key))? != Some(first.clone()) {
-                return Ok(true);
-            }
-            if self.next_key(None)? == Some(first) {
-                return Ok(false);
+            let first = self.next_key(None)?;
+            let next = self.next_key(Some(key))?;
+            if self.next_key(None)? == first {
+                return Ok(first.is_some() && next != first);
             }
         }
     }
@@ -355,7 +356,21 @@ impl Map {
 
     /// The key after `key`, and after none the first one. The kernel says the first one as well if it
     /// does not have `key`.
+    ///
+    /// In a trie it can skip keys if `key` is updated meanwhile: it has to say the same twice.
     fn next_key(&self, key: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
+        let mut next = self.ask_next_key(key)?;
+        while self.is_trie() && key.is_some() {
+            let again = self.ask_next_key(key)?;
+            if again == next {
+                break;
+            }
+            next = again;
+        }
+        Ok(next)
+    }
+
+    fn ask_next_key(&self, key: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
         let mut next = vec![0; self.key_size];
         // SAFETY: both are as long as the map's key.
         let err = unsafe {
@@ -395,13 +410,17 @@ impl Map {
             // A batch, or a walk from key to key, misses what is moved to another table meanwhile.
             BPF_MAP_TYPE_RHASH => {
                 let mut seen = HashSet::new();
-                for key in keys::walk(self)? {
+                let mut left = self.most_steps();
+                keys::walk(self, |key| {
+                    left = self.step(left)?;
                     // What is moved can be found twice.
-                    if let (Some(values), true) = (self.lookup(&key)?, seen.insert(key.clone())) {
-                        found(&key, values)?;
+                    if seen.insert(key.to_vec()) {
+                        if let Some(values) = self.lookup(key)? {
+                            found(key, values)?;
+                        }
                     }
-                }
-                Ok(())
+                    Ok(())
+                })
             }
             // A batch can have the value of a shorter prefix.
             BPF_MAP_TYPE_LPM_TRIE => self.for_each_key(&mut found),
@@ -485,7 +504,7 @@ impl Map {
         found: &mut impl FnMut(&[u8], Vec<Vec<u8>>) -> Result<()>,
     ) -> Result<()> {
         let mut seen = HashSet::new();
-        let mut steps_left = 64 * (u64::from(self.max_entries) + 64);
+        let mut left = self.most_steps();
         let mut key = self.next_key(None)?;
         while let Some(this) = key {
             let next = self.next_key(Some(&this))?;
@@ -494,16 +513,25 @@ impl Map {
                     found(&this, values)?;
                 }
             }
-            // It can go round for as long as others delete.
-            steps_left -= 1;
-            ensure!(
-                steps_left > 0,
-                "{}: its keys change too quickly to be read",
-                self.label()
-            );
+            left = self.step(left)?;
             key = next;
         }
         Ok(())
+    }
+
+    /// How many keys a walk may meet, which can begin again for as long as others delete.
+    fn most_steps(&self) -> u64 {
+        64 * (u64::from(self.max_entries) + 64)
+    }
+
+    fn step(&self, left: u64) -> Result<u64> {
+        let left = left - 1;
+        ensure!(
+            left > 0,
+            "{}: its keys change too quickly to be read",
+            self.label()
+        );
+        Ok(left)
     }
 
     /// How keys and values are to be read, and why not by their types where that is so.

@@ -8,7 +8,7 @@
 use crate::{
     conversion::{Conversion, Step, MAX_STEPS},
     kernel::{
-        explain_attach, explain_load, need_tracing, possible_cpus, trace_link_info, Kernel,
+        explain_attach, explain_load, need_tracing, numbered_cpus, trace_link_info, Kernel,
         TraceLinkInfo, SYNC_ELEM,
     },
     map::{maps_of_program, Map},
@@ -399,7 +399,7 @@ fn open_fields(
     object::open_map(&mut open, "template")?.set_value_size(room as u32)?;
     let mut scratch = object::open_map(&mut open, "scratch")?;
     scratch.set_value_size(room as u32)?;
-    scratch.set_max_entries((possible_cpus()? * LEVELS) as u32)?;
+    scratch.set_max_entries((numbered_cpus()? * LEVELS) as u32)?;
     let mut template = value.template.clone();
     template.resize(config.key_offset as usize, 0);
     template.extend(&key.template);
@@ -427,7 +427,7 @@ fn config(old: &Map, new: &Map, key: &Conversion, value: &Conversion) -> Result<
         },
         creates: u32::from(!new.is_array()),
         fills: match old.is_percpu() && value.template.iter().any(|byte| *byte != 0) {
-            true => possible_cpus()? as u32,
+            true => numbered_cpus()? as u32,
             false => 0,
         },
         steps: [[Step::default(); MAX_STEPS]; 2],

@@ -165,6 +165,25 @@ impl Side {
         has_value_for_each_cpu(self.map_type)
     }
 
+    /// Why both programs cannot write a new map at once.
+    pub fn not_in_use(&self) -> Option<String> {
+        (self.is_percpu() && !self.is_array()).then(|| {
+            format!(
+                "{}: the value of another CPU could be written to a key that the new program has \
+                 deleted: use --stop",
+                self.label
+            )
+        })
+    }
+
+    /// How many values there are of a key: as many as this machine has CPUs.
+    pub fn values_of_a_key(&self) -> usize {
+        match self.is_percpu() {
+            true => possible_cpus().unwrap_or(1),
+            false => 1,
+        }
+    }
+
     fn is_trie(&self) -> bool {
         self.map_type == BPF_MAP_TYPE_LPM_TRIE
     }
@@ -172,10 +191,7 @@ impl Side {
     /// About what it takes when it is full.
     pub fn memory_when_full(&self) -> u64 {
         let entries = u64::from(self.max_entries);
-        let values = match self.is_percpu() {
-            true => possible_cpus().unwrap_or(1) as u64,
-            false => 1,
-        };
+        let values = self.values_of_a_key() as u64;
         let value = (self.value.size as u64).next_multiple_of(8) * values;
         if self.is_array() {
             return self.memory.max(entries * value);
@@ -331,6 +347,13 @@ impl Plan {
                 new.label, old.label
             ));
         }
+        if new.is_percpu() && !new.is_array() {
+            notes.push(format!(
+                "{}: while keys are deleted, a value can end up with another key, until a flush: see \
+                 the page of maptrace migrate",
+                new.label
+            ));
+        }
         let is_swept = match old.is_percpu() {
             true => Some("has a value for each CPU"),
             false if old.map_type == BPF_MAP_TYPE_RHASH => Some("is an rhash"),
@@ -452,6 +475,13 @@ fn map_problems(old: &Side, new: &Side) -> Vec<String> {
             new.max_entries, old.max_entries
         );
         refuse(new, &why);
+    }
+    if new.is_percpu() && new.value.has_special() {
+        refuse(
+            new,
+            "its values have fields of the kernel's own, which the tracer cannot leave alone in the \
+             value of a CPU",
+        );
     }
     if has_resilient_lock(&old.value) {
         refuse(

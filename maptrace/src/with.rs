@@ -7,7 +7,7 @@
 
 use crate::{
     conversion::type_name,
-    kernel::{explain_load, possible_cpus, Kernel},
+    kernel::{explain_load, numbered_cpus, Kernel},
     layout::Layout,
     map::Map,
     migration::{Counters, LEVELS},
@@ -117,7 +117,7 @@ impl With {
 
     /// The tracer, which is not loaded yet. The new map is still to be put in.
     pub fn open_tracer(&self, old: &Map, new: &Map) -> Result<OpenObject> {
-        self.open(old, new, possible_cpus()? * LEVELS, false)
+        self.open(old, new, numbered_cpus()? * LEVELS, false)
     }
 
     /// The maps of the object are there twice, for the tracer and for the comparison. What is pinned

@@ -3,19 +3,19 @@
 //! Migrations of maps that have a value for each CPU, that are resized, and whose keys are prefixes.
 
 use crate::{
-    migrate_tests::{migrate_json, wait_until},
-    subjects::{fails_with, maptrace, no_links_left, text, Request, Running, Subjects},
-    tests::{temporary, Test},
+    migrate_tests::{meanwhile, migrate_json, wait_until},
+    subjects::{command, fails_with, maptrace, no_links_left, text, Request, Running, Subjects},
+    tests::{temporary, wait_for_links, Test},
 };
 use anyhow::{ensure, Context, Result};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use maptrace::keys::clear_behind_prefix;
 use serde_json::{json, Value as Json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -29,9 +29,14 @@ macro_rules! tests {
 tests!(
     migrate_takes_hashes_with_a_value_for_each_cpu,
     migrate_writes_the_values_of_all_cpus,
+    migrate_writes_the_value_of_the_first_cpu,
+    a_resizable_hash_is_read_while_it_is_resized,
+    a_trie_is_read_while_it_is_updated,
+    record_and_replay_a_trie,
     migrate_takes_resizable_hashes,
     migrate_takes_tries,
     migrate_tells_prefixes_from_longer_ones,
+    migrate_takes_long_prefixes,
     migrate_notes_the_prefixes_that_are_written,
     migrate_refuses_what_prefixes_cannot_be,
 );
@@ -174,6 +179,126 @@ fn migrate_takes_hashes_with_a_value_for_each_cpu() -> Result<()> {
     fails_with(&args, 1, "has deleted: use --stop")?;
     let args = ["migrate", &old, &id("counts_one")?];
     fails_with(&args, 1, "only a map that has, too, can take these")?;
+    let args = ["migrate", &id("objects")?, &id("objects_v2")?];
+    fails_with(&args, 1, "fields of the kernel's own")?;
+    no_links_left()
+}
+
+/// That of no other one, whichever CPU the tracer runs on.
+fn migrate_writes_the_value_of_the_first_cpu() -> Result<()> {
+    let subjects = subjects()?;
+    let (old, new) = (subjects.id("counts_one")?, subjects.id("counts_v2")?);
+    let args = [&*old, &new, "--set", "version=3"];
+    let (status, json, said) = migrate_under_load(&subjects, "churn_counts_one", |_| 200, &args)?;
+    ensure!(status == 0 && json["wrong"] == json!([]), "{json} {said}");
+    let old = content(&subjects.map("counts_one")?, 8)?;
+    let new = content(&subjects.map("counts_v2")?, 12)?;
+    ensure!(
+        !old.is_empty() && new.len() == old.len(),
+        "{} {}",
+        old.len(),
+        new.len()
+    );
+    for (key, values) in new {
+        let wanted = [&old[&key][0][..], &3_u32.to_ne_bytes()].concat();
+        let others = &values[1..];
+        ensure!(values[0] == wanted, "{key:?}: {values:?}");
+        ensure!(
+            others.iter().flatten().all(|byte| *byte == 0),
+            "{key:?}: {values:?}"
+        );
+    }
+    no_links_left()
+}
+
+fn opened(subjects: &Subjects, name: &str) -> Result<maptrace::map::Map> {
+    let kernel = maptrace::kernel::Kernel::new()?;
+    maptrace::map::select_single(&subjects.id(name)?.parse()?, &kernel)
+}
+
+/// What is there all the while is found each time, and once.
+fn a_resizable_hash_is_read_while_it_is_resized() -> Result<()> {
+    let subjects = subjects()?;
+    let map = subjects.map("grown")?;
+    // churn_grown has those below.
+    let wanted: BTreeSet<u32> = (100_000..100_300).collect();
+    for key in &wanted {
+        map.update(&key.to_ne_bytes(), &[1; 8], MapFlags::ANY)?;
+    }
+    let rounds = AtomicUsize::new(0);
+    let churn = || {
+        let round = rounds.fetch_add(1, Ordering::Relaxed);
+        let request = Request {
+            key: [50, 7000][round / 64 % 2],
+            value: 256,
+            ..Default::default()
+        };
+        subjects.run("churn_grown", request).map(drop)
+    };
+    let read = || -> Result<()> {
+        let map = opened(&subjects, "grown")?;
+        for round in 0..30 {
+            let keys = map.keys(|| Ok(()))?;
+            let found: BTreeSet<_> = keys
+                .iter()
+                .map(|key| u32::from_ne_bytes(key[..].try_into().expect("4 bytes")))
+                .collect();
+            ensure!(found.len() == keys.len(), "{round}: a key is there twice");
+            let missing = wanted.difference(&found).count();
+            ensure!(
+                missing == 0,
+                "{round}: {missing} of {} are missing",
+                keys.len()
+            );
+        }
+        Ok(())
+    };
+    meanwhile(churn, read)
+}
+
+/// An update puts another node in the place of the old one, while the kernel looks for what is next.
+fn a_trie_is_read_while_it_is_updated() -> Result<()> {
+    let subjects = subjects()?;
+    let routes = fill_routes(&subjects)?;
+    for last in 0..200 {
+        routes.update(&prefix(32, [10, 9, 0, last]), &[1; 4], MapFlags::ANY)?;
+    }
+    let update = || {
+        for last in 0..200 {
+            routes.update(&prefix(32, [10, 9, 0, last]), &[2; 4], MapFlags::ANY)?;
+        }
+        Ok(())
+    };
+    let read = || -> Result<()> {
+        let map = opened(&subjects, "routes")?;
+        for round in 0..50 {
+            let keys = map.keys(|| Ok(()))?.len();
+            ensure!(keys == 204, "{round}: {keys}");
+        }
+        Ok(())
+    };
+    meanwhile(update, read)
+}
+
+/// Bits behind a prefix are zero, in elements and in changes.
+fn record_and_replay_a_trie() -> Result<()> {
+    let subjects = subjects()?;
+    let routes = fill_routes(&subjects)?;
+    let file = temporary("trie.recording");
+    let args = ["record", &subjects.id("routes")?, &file, "--count", "3"];
+    let mut record = command(&args).spawn()?;
+    wait_for_links()?;
+    routes.update(&prefix(20, [10, 2, 3, 4]), &[5; 4], MapFlags::ANY)?;
+    routes.update(&prefix(20, [10, 2, 9, 9]), &[6; 4], MapFlags::ANY)?;
+    routes.delete(&prefix(16, [10, 1, 200, 200]))?;
+    ensure!(record.wait()?.success(), "{args:?}");
+    let copy = subjects.id("routes_copy")?;
+    let output = maptrace(&["replay", &file, &copy])?;
+    let _ = fs::remove_file(&file);
+    ensure!(output.status.success(), "{}", text(&output.stderr));
+    ensure!(are_same(&subjects, "routes", "routes_copy", 4)? == 4);
+    let output = maptrace(&["diff", &subjects.id("routes")?, &copy])?;
+    ensure!(output.status.code() == Some(2), "{output:?}");
     no_links_left()
 }
 
@@ -284,6 +409,22 @@ fn migrate_tells_prefixes_from_longer_ones() -> Result<()> {
     ensure!(output.status.success(), "{}", text(&output.stderr));
     ensure!(are_same(&subjects, "routes", "routes_v2", 4)? == 2);
 
+    // What no prefix of the old map becomes
+    let hash = subjects.map("routes_hash")?;
+    for key in [prefix(16, [10, 1, 77, 88]), prefix(33, [10, 1, 2, 3])] {
+        hash.update(&key, &[9; 16], MapFlags::ANY)?;
+    }
+    let output = maptrace(&[
+        "migrate",
+        &ids[0],
+        &subjects.id("routes_hash")?,
+        "--set=metric=1",
+        "--wait",
+        "--prune",
+    ])?;
+    ensure!(output.status.success(), "{}", text(&output.stderr));
+    are_same(&subjects, "routes", "routes_hash", 4)?;
+
     let args = ["migrate", &ids[0], &subjects.id("routes_small")?];
     let args = [&args[..], &["--set=metric=1", "--wait"]].concat();
     routes.update(&prefix(9, [10, 0, 0, 0]), &[0; 4], MapFlags::ANY)?;
@@ -293,6 +434,22 @@ fn migrate_tells_prefixes_from_longer_ones() -> Result<()> {
         "{}",
         text(&output.stderr)
     );
+    no_links_left()
+}
+
+/// The longest keys that there are, and what notes who writes them.
+fn migrate_takes_long_prefixes() -> Result<()> {
+    let subjects = subjects()?;
+    let names = subjects.map("names")?;
+    for len in [0_u32, 9, 1000, 2048] {
+        let key = [&len.to_ne_bytes()[..], &[0xff; 256]].concat();
+        names.update(&key, &len.to_ne_bytes(), MapFlags::ANY)?;
+    }
+    let (old, new) = (subjects.id("names")?, subjects.id("names_v2")?);
+    let args = ["migrate", &old, &new, "--set=metric=1", "--switch", "true"];
+    let output = maptrace(&args)?;
+    ensure!(output.status.success(), "{}", text(&output.stderr));
+    ensure!(are_same(&subjects, "names", "names_v2", 4)? == 4);
     no_links_left()
 }
 

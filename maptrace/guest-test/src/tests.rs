@@ -997,7 +997,7 @@ fn record_and_replay_make_a_copy() -> Result<()> {
     no_links_left()
 }
 
-fn wait_for_links() -> Result<()> {
+pub fn wait_for_links() -> Result<()> {
     for _ in 0..6000 {
         if crate::subjects::trace_links()? >= 2 {
             return Ok(());

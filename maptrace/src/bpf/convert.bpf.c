@@ -76,10 +76,10 @@ struct {
 	__uint(value_size, sizeof(__u64));
 } scratch SEC(".maps");
 
-/* What a new value and a new key are before the steps are done */
+/* What a new value and a new key are before the steps are done; and zeroes */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(__u64));
 } template SEC(".maps");
@@ -172,14 +172,15 @@ static long fill_once(__u32 cpu, struct fill *fill)
  */
 static __always_inline int put_percpu(struct cpu_state *cpu, void *key, void *value, __u32 whose)
 {
+	/* If the value of one CPU alone is the new one, the others have no constants either. */
+	__u32 first = config.percpu == FIRST_CPU;
 	struct fill fill = { .key = key };
-	__u32 zero = 0;
 	void *slot;
 	long err;
 
 	slot = bpf_map_lookup_percpu_elem(&maptrace_new, key, whose);
 	if (!slot && config.creates) {
-		fill.constant = bpf_map_lookup_elem(&template, &zero);
+		fill.constant = bpf_map_lookup_elem(&template, &first);
 		if (!fill.constant)
 			return could_not_follow(cpu, -ENOMEM);
 		err = bpf_map_update_elem(&maptrace_new, key, fill.constant, BPF_NOEXIST);

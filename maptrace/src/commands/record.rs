@@ -4,6 +4,7 @@ use crate::{
     cli::Record,
     format::{By, End, Header, Hex, Line, RecordedMap, VERSION},
     kernel::{monotonic_ns, Kernel},
+    keys::clear_behind_prefix,
     map::{self, Map},
     origin::Users,
     output::{note, Output, Signals},
@@ -220,8 +221,11 @@ impl Recorder {
             .line(serde_json::to_string(line).context("a line of the recording")?)
     }
 
-    fn change(&mut self, event: Event) -> Result<()> {
+    fn change(&mut self, mut event: Event) -> Result<()> {
         self.end.changes += 1;
+        if self.map.is_trie() {
+            clear_behind_prefix(&mut event.key);
+        }
         let by = By {
             time_ns: event.time_ns.saturating_sub(self.began),
             pid: event.pid,

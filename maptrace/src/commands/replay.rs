@@ -196,7 +196,7 @@ fn apply(line: &Line, header: &Header, map: &Map) -> Result<()> {
 
 fn failed(map: &Map, what: &str, err: &io::Error) -> anyhow::Error {
     match err.raw_os_error() {
-        Some(libc::E2BIG) => anyhow!(
+        Some(libc::E2BIG | libc::ENOSPC) => anyhow!(
             "{}: it is full, it has room for {} elements",
             map.label(),
             map.max_entries

@@ -32,6 +32,14 @@ MAP(counts_v2, BPF_MAP_TYPE_PERCPU_HASH, NR_KEYS, 0, __u32, struct counted_v2);
 MAP(counts_lru, BPF_MAP_TYPE_LRU_PERCPU_HASH, 16 * NR_KEYS, 0, __u32, struct counted_v2);
 MAP(counts_one, BPF_MAP_TYPE_HASH, NR_KEYS, 0, __u32, struct count);
 
+struct object {
+	__u64 count;
+	struct task_struct __kptr_untrusted *task;
+};
+
+MAP(objects, BPF_MAP_TYPE_PERCPU_HASH, NR_KEYS, 0, __u32, struct object);
+MAP(objects_v2, BPF_MAP_TYPE_PERCPU_HASH, NR_KEYS, 0, __u32, struct object);
+
 MAP(grown, MAP_TYPE_RHASH, 8192, BPF_F_NO_PREALLOC, __u32, struct count);
 MAP(grown_v2, MAP_TYPE_RHASH, 8192, BPF_F_NO_PREALLOC, __u32, struct counted_v2);
 
@@ -56,7 +64,17 @@ struct route_v2 {
 	__u32 pad;
 };
 
+/* As long as a prefix can be */
+struct long_prefix {
+	__u32 len;
+	__u8 data[256];
+};
+
+MAP(names, BPF_MAP_TYPE_LPM_TRIE, 16, BPF_F_NO_PREALLOC, struct long_prefix, struct route);
+MAP(names_v2, BPF_MAP_TYPE_LPM_TRIE, 16, BPF_F_NO_PREALLOC, struct long_prefix, struct route_v2);
+
 MAP(routes, BPF_MAP_TYPE_LPM_TRIE, 4096, BPF_F_NO_PREALLOC, struct prefix, struct route);
+MAP(routes_copy, BPF_MAP_TYPE_HASH, 4096, 0, struct prefix, struct route);
 MAP(routes_v2, BPF_MAP_TYPE_LPM_TRIE, 4096, BPF_F_NO_PREALLOC, struct prefix, struct route_v2);
 MAP(routes_small, BPF_MAP_TYPE_LPM_TRIE, 2, BPF_F_NO_PREALLOC, struct prefix, struct route_v2);
 MAP(routes_hash, BPF_MAP_TYPE_HASH, 4096, 0, struct prefix, struct route_v2);
@@ -107,6 +125,7 @@ int churn_##map(struct request *request)						\
 }
 
 CHURN(counts)
+CHURN(counts_one)
 CHURN(grown)
 
 static long churn_routes_once(__u32 i, struct request *request)

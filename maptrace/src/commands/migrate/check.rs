@@ -34,8 +34,12 @@ pub fn run(args: &Migrate) -> Result<u8> {
         output.flush()?;
         plan.notes.iter().for_each(note);
         let memory = human(new.memory_when_full());
+        let cpus = match new.values_of_a_key() {
+            1 => String::new(),
+            cpus => format!(", with {cpus} CPUs"),
+        };
         note(format!(
-            "{} takes about {memory} when it is full",
+            "{} takes about {memory} when it is full{cpus}",
             new.label
         ));
     }

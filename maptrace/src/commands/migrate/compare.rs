@@ -125,6 +125,10 @@ impl Found {
     }
 }
 
+fn is_zero(value: &[u8]) -> bool {
+    value.iter().all(|byte| *byte == 0)
+}
+
 /// Both maps, and how to read them.
 pub struct Pair<'a> {
     old: Rc<Map>,
@@ -171,12 +175,13 @@ impl<'a> Pair<'a> {
     }
 
     /// Whether values are what is expected. Where only the new map has one for each CPU, it is about
-    /// the first one.
+    /// the first one, and what is put there has no others.
     fn same(&self, expected: &[Vec<u8>], values: &Values) -> bool {
         let same = |(a, b): (&Vec<u8>, &Vec<u8>)| same(a, b, &self.mask);
-        values
-            .as_ref()
-            .is_some_and(|values| expected.iter().zip(values).all(same))
+        values.as_ref().is_some_and(|values| {
+            expected.iter().zip(values).all(same)
+                && (self.new.is_array() || values.iter().skip(expected.len()).all(|it| is_zero(it)))
+        })
     }
 
     /// What an old entry is to be in the new map, and why that is not all of it.
@@ -359,6 +364,13 @@ impl<'a> Pair<'a> {
                 _ => format!("cpu {cpu}"),
             };
             self.new_value.differences(is, expected, &path, &mut found);
+        }
+        if !self.new.is_array() {
+            let zero = vec![0; self.new.value_size];
+            for (cpu, is) in values.iter().enumerate().skip(expected_values) {
+                let path = format!("cpu {cpu}");
+                self.new_value.differences(is, &zero, &path, &mut found);
+            }
         }
         let found = found.iter().map(|it| match &*it.path {
             "" => format!("{name}{}, not {}", it.left, it.right),

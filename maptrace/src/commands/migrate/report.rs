@@ -67,7 +67,8 @@ impl Report<'_> {
     }
 
     fn bytes(&self) -> Option<u64> {
-        let entry = (self.maps.new.key_size + self.maps.new.value_size) as u64;
+        let new = &self.maps.new;
+        let entry = (new.key_size + new.value_size * new.cpus) as u64;
         self.comparison.map(|it| it.entries * entry)
     }
 

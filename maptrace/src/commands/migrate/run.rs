@@ -75,7 +75,7 @@ fn begin(args: &Migrate, kernel: &Kernel, signals: &Signals) -> Result<u8> {
         }
     }
     // What the kernel does not take is known before the new maps are emptied.
-    for (member, _) in members.iter().zip(&with).filter(|(_, with)| with.is_some()) {
+    for member in &members {
         member.load()?;
     }
     empty(args, &pairs, signals)?;
@@ -201,8 +201,11 @@ fn members<'a>(
         .collect();
     let names: Vec<_> = state.pairs.iter().map(|pair| pair.names.clone()).collect();
     let (plans, mut problems) = set::plan(&sides, &names, &state.fields, with);
-    if state.switch.is_wanted() && state.switch.stop.is_none() {
-        problems.extend(pairs.iter().filter_map(|maps| not_in_use(&maps.new)));
+    if state.switch.is_while_in_use() {
+        problems.extend(sides.iter().filter_map(|(old, new)| match state.is_back {
+            false => new.not_in_use(),
+            true => old.not_in_use(),
+        }));
     }
     if !state.is_back {
         plans.iter().flat_map(|plan| &plan.notes).for_each(note);
@@ -220,6 +223,10 @@ fn members<'a>(
             true => Some(Rc::new(plan.back(old, new).context("--back")?)),
             false => None,
         };
+        if let Some(back) = &back {
+            let notes = back.notes.iter();
+            notes.for_each(|what| note(format!("the way back: {what}")));
+        }
         let plan = Rc::new(plan);
         let (plan, other) = match (state.is_back, back) {
             (true, Some(back)) => (back, Some(plan)),
@@ -228,17 +235,6 @@ fn members<'a>(
         members.push(Member::new(maps.clone(), plan, other, kernel, signals)?);
     }
     Ok(members)
-}
-
-/// Why both programs cannot write a new map at once.
-fn not_in_use(new: &Map) -> Option<String> {
-    (new.is_percpu() && !new.is_array()).then(|| {
-        format!(
-            "{}: the value of another CPU could be written to a key that the new program has \
-             deleted: use --stop",
-            new.label()
-        )
-    })
 }
 
 fn list_maps<'a>(maps: impl Iterator<Item = &'a Map>) -> String {

@@ -298,7 +298,8 @@ fn record_and_replay_a_trie() -> Result<()> {
     ensure!(output.status.success(), "{}", text(&output.stderr));
     ensure!(are_same(&subjects, "routes", "routes_copy", 4)? == 4);
     let output = maptrace(&["diff", &subjects.id("routes")?, &copy])?;
-    ensure!(output.status.code() == Some(2), "{output:?}");
+    // A trie and a hash, and the same in both
+    ensure!(output.status.success(), "{output:?}");
     no_links_left()
 }
 

@@ -562,7 +562,13 @@ fn a_signal_ends_a_replay_that_waits() -> Result<()> {
     let mut replay = replay.stdin(std::process::Stdio::piped()).spawn()?;
     // Kept open: it waits for the first line.
     let input = replay.stdin.take();
-    thread::sleep(Duration::from_secs(1));
+    let status = format!("/proc/{}/status", replay.id());
+    wait_until("it catches signals", || {
+        let status = fs::read_to_string(&status)?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap_or("0").trim(), 16)?;
+        Ok(caught & (1 << (libc::SIGINT - 1)) != 0)
+    })?;
     // SAFETY: it takes numbers; nobody has waited for the child yet.
     unsafe { libc::kill(replay.id() as i32, libc::SIGINT) };
     let output = replay.wait_with_output()?;

@@ -534,8 +534,9 @@ impl<T: MapTracing> Registration<T> {
                     writer.write(id)?;
                 }
             }
-            // Whoever has no room at all only asks how many there are.
-            if room != 0 && room < attached.progs.len() {
+            // Whoever takes no ids only asks how many there are.
+            let takes_ids = room != 0 && !(prog_ids.is_null() && link_ids.is_null());
+            if takes_ids && room < attached.progs.len() {
                 return Err(ENOSPC);
             }
             Ok(0)

@@ -257,6 +257,7 @@ TEST_F(order, revision_counts_changes)
 
 TEST_F(order, query_shows_the_order)
 {
+	LIBBPF_OPTS(bpf_prog_query_opts, opts);
 	struct query now;
 	int links[4], i;
 
@@ -287,10 +288,40 @@ TEST_F(order, query_shows_the_order)
 	EXPECT_EQ(id_of_link(links[1]), now.links[1]);
 	EXPECT_EQ(~0U, now.links[2]);
 	EXPECT_EQ(0, query(self->map, 4, &now));
+	/* Nobody takes the ids. */
+	opts.count = 1;
+	EXPECT_EQ(0, bpf_prog_query_opts(self->map, map_trace_attach_type(), &opts));
+	EXPECT_EQ(4, opts.count);
 	/* Another map has none of them. */
 	EXPECT_EQ(0, query(bpf_map__fd(self->skel->maps.other), MAX_LINKS, &now));
 	EXPECT_EQ(0, now.count);
 	EXPECT_EQ(1, now.revision);
+}
+
+/* A flush reports a key to all of them, and a replay to the new one alone. */
+TEST_F(order, sync_tracers_run_in_their_order)
+{
+	__typeof__(self->skel->bss) bss = self->skel->bss;
+	__u32 key = 1;
+	__u64 value = 2;
+	int link, i;
+
+	ASSERT_EQ(0, bpf_map_update_elem(self->map, &key, &value, BPF_ANY));
+	link = attach(self, self->synced, 1, 0, 0, 0);
+	ASSERT_LE(0, link);
+	ASSERT_LE(0, attach(self, self->synced, 2, BPF_F_BEFORE, 0, 0));
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, map_trace_flush(self->links[i], NULL, 0, 0, NULL));
+	bss->nr_ran = 0;
+	ASSERT_EQ(0, bpf_map_update_elem(self->map, &key, &value, BPF_ANY));
+	EXPECT_EQ(2, bss->nr_ran);
+	EXPECT_EQ(2, bss->ran[0]);
+	EXPECT_EQ(1, bss->ran[1]);
+	bss->nr_ran = 0;
+	EXPECT_EQ(0, map_trace_update(link, self->synced, -1));
+	EXPECT_EQ(0, map_trace_flush(self->links[1], NULL, 0, 0, NULL));
+	EXPECT_LT(0, bss->nr_ran);
+	EXPECT_EQ(0, bpf_map_delete_elem(self->map, &key));
 }
 
 TEST_F(order, query_refusals)
@@ -371,13 +402,16 @@ TEST_F(order, libbpf_passes_the_place)
 TEST_F(order, bpftool_shows_the_order)
 {
 	char command[64], output[4096], first[32], second[32];
-	int one, two;
+	int one, two, other;
 	size_t len;
 	FILE *pipe;
 
+	/* With one of another map between them */
 	one = attach(self, self->one, 1, 0, 0, 0);
+	other = attach_to(self->skel->progs.one, self->skel->maps.other);
 	two = attach(self, self->two, 2, BPF_F_BEFORE, 0, 0);
 	ASSERT_LE(0, one);
+	ASSERT_LE(0, other);
 	ASSERT_LE(0, two);
 	snprintf(command, sizeof(command), "bpftool -j map show id %u", id_of_map(self->map));
 	pipe = popen(command, "r");
@@ -390,6 +424,9 @@ TEST_F(order, bpftool_shows_the_order)
 	ASSERT_NE(NULL, strstr(output, first)) TH_LOG("%s", output);
 	ASSERT_NE(NULL, strstr(output, second)) TH_LOG("%s", output);
 	EXPECT_LT(strstr(output, first), strstr(output, second)) TH_LOG("%s", output);
+	snprintf(first, sizeof(first), "\"link_id\":%u", id_of_link(other));
+	EXPECT_EQ(NULL, strstr(output, first)) TH_LOG("%s", output);
+	close(other);
 }
 
 TEST_HARNESS_MAIN

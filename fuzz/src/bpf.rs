@@ -34,6 +34,8 @@ pub const LRU_HASH: u32 = 9;
 
 pub const F_NO_PREALLOC: u32 = 1;
 pub const F_REPLACE: u32 = 4;
+pub const F_BEFORE: u32 = 8;
+pub const F_AFTER: u32 = 16;
 
 pub const PROG_RAW_TRACEPOINT: u32 = 17;
 pub const PROG_TRACING: u32 = 26;
@@ -172,7 +174,15 @@ attr!(LinkFlush {
 });
 attr!(
     /// `struct bpf_map_trace_link_info`, and some bytes that the kernel does not know.
-    TraceInfo { map_fd: u32, trace_type: u32, cookie: u64, tail: u64 }
+    TraceInfo {
+        map_fd: u32,
+        trace_type: u32,
+        cookie: u64,
+        relative: u32,
+        reserved: u32,
+        expected_revision: u64,
+        tail: u64,
+    }
 );
 attr!(LinkInfo {
     link_type: u32,

@@ -6,9 +6,9 @@ use crate::{
     bpf::{
         address, address_mut, bpf, bpf_fd, number, Batch, Elem, Errno, InfoByFd, Kernel,
         LinkCreate, LinkDetach, LinkFlush, LinkInfo, LinkUpdate, MapCreate, ObjPin, TraceInfo,
-        Traced, ARRAY, F_NO_PREALLOC, HASH, LINK_CREATE, LINK_DETACH, LINK_UPDATE, LRU_HASH,
-        MAP_CREATE, MAP_DELETE_ELEM, MAP_LOOKUP_AND_DELETE_ELEM, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM,
-        OBJ_GET, OBJ_GET_INFO_BY_FD, OBJ_PIN, PERCPU_HASH,
+        Traced, ARRAY, F_AFTER, F_BEFORE, F_NO_PREALLOC, HASH, LINK_CREATE, LINK_DETACH,
+        LINK_UPDATE, LRU_HASH, MAP_CREATE, MAP_DELETE_ELEM, MAP_LOOKUP_AND_DELETE_ELEM,
+        MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, OBJ_GET, OBJ_GET_INFO_BY_FD, OBJ_PIN, PERCPU_HASH,
     },
     programs,
 };
@@ -205,7 +205,7 @@ pub fn attach_attr(kernel: &Kernel, prog: &OwnedFd, info: &TraceInfo) -> LinkCre
         prog_fd: number(prog),
         attach_type: kernel.attach_type,
         info: address(info),
-        info_len: 16,
+        info_len: 32,
         ..LinkCreate::default()
     }
 }
@@ -221,10 +221,13 @@ pub fn attach(
         map_fd: number(map),
         trace_type: traced as u32,
         cookie,
-        tail: 0,
+        ..TraceInfo::default()
     };
+    let mut attr = attach_attr(kernel, prog, &info);
 
-    bpf_fd(LINK_CREATE, &mut attach_attr(kernel, prog, &info))
+    // Before all others, or behind them: none of them runs the less for it.
+    attr.flags = [0, F_BEFORE, F_AFTER][(cookie % 3) as usize];
+    bpf_fd(LINK_CREATE, &mut attr)
 }
 
 pub fn detach(link: &OwnedFd) -> Result<(), Errno> {

@@ -6,7 +6,8 @@
 use crate::{
     bpf::{
         address, bpf_fd, errno, number, Errno, Kernel, TraceInfo, Traced, ALL_TRACED, ARRAY, EXIST,
-        F_REPLACE, LINK_CREATE, MAP_DELETE_BATCH, MAP_UPDATE_BATCH, NOEXIST, PROG_LOAD,
+        F_AFTER, F_BEFORE, F_REPLACE, LINK_CREATE, MAP_DELETE_BATCH, MAP_UPDATE_BATCH, NOEXIST,
+        PROG_LOAD,
     },
     objects::{self, attach_attr, create_map, Kind, Mirror, ALL_KINDS, NR_KEYS},
     programs::{self, OP_ADD, OP_DELETE, OP_STORE, OP_UPDATE},
@@ -456,7 +457,7 @@ impl<'a> World<'a> {
             ..TraceInfo::default()
         };
         let prog = &self.counters[0][0];
-        let wrong = self.rng.random_range(0..8);
+        let wrong = self.rng.random_range(0..11);
         let mut attr = attach_attr(kernel, prog, &info);
         let wanted = match wrong {
             0 => {
@@ -472,7 +473,10 @@ impl<'a> World<'a> {
                 libc::EBADF
             }
             3 => {
-                attr.flags = 1 << self.rng.random_range(0..32);
+                // None that says where it goes. Without what it goes beside, these are wrong, too.
+                let bits = (0..32).filter(|bit| !matches!(1 << bit, F_BEFORE | F_AFTER));
+                let bits: Vec<u32> = bits.collect();
+                attr.flags = 1_u32 << bits[self.rng.random_range(0..bits.len())];
                 libc::EINVAL
             }
             4 => {
@@ -485,8 +489,20 @@ impl<'a> World<'a> {
             }
             6 => {
                 info.tail = 1;
-                attr.info_len = 24;
+                attr.info_len = size_of::<TraceInfo>() as u32;
                 libc::E2BIG
+            }
+            7 => {
+                info.reserved = 1;
+                libc::EINVAL
+            }
+            8 => {
+                info.expected_revision = u64::MAX;
+                libc::ESTALE
+            }
+            9 => {
+                info.relative = self.rng.random_range(1..100);
+                libc::EINVAL
             }
             _ => {
                 attr.info = 4096;

@@ -264,23 +264,13 @@ impl Map {
             return self.lookup_match(key);
         }
         loop {
-            let before = self.has_prefix(key)?;
+            let first = self.ask_next_key(None)?;
+            let next = self.ask_next_key(Some(key))?;
             let values = self.lookup_match(key)?;
-            // While it is deleted, or put there, what matches is a shorter one.
-            if self.has_prefix(key)? == before {
-                return Ok(values.filter(|_| before));
-            }
-        }
-    }
-
-    /// Whether a trie has this prefix: what comes after one that is not there is the first one, which
-    /// comes after none.
-    fn has_prefix(&self, key: &[u8]) -> Result<bool> {
-        loop {
-            let first = self.next_key(None)?;
-            let next = self.next_key(Some(key))?;
-            if self.next_key(None)? == first {
-                return Ok(first.is_some() && next != first);
+            // While it is deleted, or put there, what matches can be a shorter one.
+            if self.ask_next_key(Some(key))? == next && self.ask_next_key(None)? == first {
+                // What comes after a prefix that is not there is the first one.
+                return Ok(values.filter(|_| next != first));
             }
         }
     }

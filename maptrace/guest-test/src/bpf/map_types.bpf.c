@@ -135,7 +135,7 @@ static long churn_routes_once(__u32 i, struct request *request)
 	/* Of any length; bits behind it are not cleared. */
 	struct prefix prefix = {
 		.len = random % 33,
-		.address = { 10, random >> 8 & 1, random >> 16 & 3, random >> 24 },
+		.address = { 10, random >> 8 & 1, random >> 16 & 3, random >> 24 & 3 },
 	};
 	struct route *found;
 

@@ -3,11 +3,12 @@
 //! Tests of maptrace in a guest whose kernel can trace maps. Prints TAP.
 //!
 //! `maptrace_test all` runs all of them, `maptrace_test TEST...` those whose names begin so, and without
-//! arguments it runs one for each command, which is what an emulated guest has the time for. The maptrace that is tested is the one
-//! beside it, or `$MAPTRACE`. Three commands run no test: `maptrace_test load SECONDS THREADS` gives
-//! maptrace something to look at, `maptrace_test cost [THREADS]` measures what an update takes
-//! while it looks, with one CPU that does nothing else, or with as many that are busy, and
-//! `maptrace_test move ENTRIES ROOM` moves a map of so many entries to one with room for so many.
+//! arguments it runs one or two for each command, which is what an emulated guest has the time for. The
+//! maptrace that is tested is the one beside it, or `$MAPTRACE`. Three commands run no test:
+//! `maptrace_test load SECONDS THREADS` gives maptrace something to look at, `maptrace_test cost
+//! [THREADS]` measures what an update takes while it looks, with one CPU that does nothing else, or with
+//! as many that are busy, and `maptrace_test move ENTRIES ROOM` moves a map of so many entries to one
+//! with room for so many.
 
 mod cost;
 mod large;

@@ -60,16 +60,17 @@ impl Signals {
         let caught = Arc::new(AtomicUsize::new(0));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             let again = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                Arc::clone(&again),
-            )
-            .and_then(|_| signal_hook::flag::register(signal, again))
-            .and_then(|_| {
-                signal_hook::flag::register_usize(signal, Arc::clone(&caught), signal as usize)
-            })
-            .context("handling signals")?;
+            // First what ends the command: from here on a signal is not lost.
+            signal_hook::flag::register_usize(signal, Arc::clone(&caught), signal as usize)
+                .and_then(|_| {
+                    signal_hook::flag::register_conditional_shutdown(
+                        signal,
+                        128 + signal,
+                        Arc::clone(&again),
+                    )
+                })
+                .and_then(|_| signal_hook::flag::register(signal, again))
+                .context("handling signals")?;
         }
         Ok(Self { caught })
     }

@@ -15,6 +15,7 @@ fn main() {
         "large",
         "many",
         "pinned",
+        "prefix",
         "proprietary",
         "refused",
         "stale",

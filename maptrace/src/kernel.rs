@@ -183,12 +183,6 @@ impl Kernel {
 
     /// All links of map tracers that there are.
     pub fn trace_links(&self) -> Result<Vec<TraceLinkInfo>> {
-        let links = self.open_trace_links()?;
-        Ok(links.into_iter().map(|(info, _)| info).collect())
-    }
-
-    /// The same, with a descriptor of each.
-    pub fn open_trace_links(&self) -> Result<Vec<(TraceLinkInfo, OwnedFd)>> {
         let mut links = Vec::new();
         let Some(link_type) = self.link_type else {
             return Ok(links);
@@ -196,20 +190,12 @@ impl Kernel {
         let mut id = 0;
         // SAFETY: `id` is valid for the call.
         while unsafe { libbpf_sys::bpf_link_get_next_id(id, &mut id) } == 0 {
-            // SAFETY: it takes a number.
-            let fd = unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) };
-            if fd < 0 {
-                match io::Error::last_os_error().raw_os_error() {
-                    // It has gone meanwhile, or is being made.
-                    Some(libc::ENOENT | libc::EAGAIN) => continue,
-                    _ => return Err(io::Error::last_os_error()).context("opening a link"),
-                }
-            }
-            // SAFETY: nobody else has this descriptor.
-            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            let Some(fd) = open_link(id)? else {
+                continue;
+            };
             let info = trace_link_info(fd.as_fd())?;
             if info.link_type == link_type {
-                links.push((info, fd));
+                links.push(info);
             }
         }
         Ok(links)
@@ -299,6 +285,21 @@ fn cannot_trace() -> anyhow::Error {
         "this kernel cannot trace maps: it is built without the patches of map_trace\n\
          boot one that has them (\"make vm\" in the source of map_trace does)"
     )
+}
+
+/// The link of an id. `None`: it has gone meanwhile, or is being made.
+pub fn open_link(id: u32) -> Result<Option<OwnedFd>> {
+    // SAFETY: it takes a number.
+    let fd = unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) };
+    if fd < 0 {
+        let err = io::Error::last_os_error();
+        return match err.raw_os_error() {
+            Some(libc::ENOENT | libc::EAGAIN) => Ok(None),
+            _ => Err(err).context("opening a link"),
+        };
+    }
+    // SAFETY: nobody else has this descriptor.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// What a link says about itself, whatever it is a link of.

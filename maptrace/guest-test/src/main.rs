@@ -10,6 +10,13 @@
 //! as many that are busy, and `maptrace_test move ENTRIES ROOM` moves a map of so many entries to one
 //! with room for so many.
 
+/// The tests of a file, with their names.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
 mod cost;
 mod large;
 mod load;

@@ -4,6 +4,7 @@
 
 use crate::{
     migrate_tests::{meanwhile, migrate_json, wait_until},
+    set_tests::Pins,
     subjects::{command, fails_with, maptrace, no_links_left, text, Request, Running, Subjects},
     tests::{temporary, wait_for_links, Test},
 };
@@ -20,12 +21,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
-    };
-}
-
 tests!(
     migrate_takes_hashes_with_a_value_for_each_cpu,
     migrate_writes_the_values_of_all_cpus,
@@ -35,6 +30,7 @@ tests!(
     record_and_replay_a_trie,
     migrate_takes_resizable_hashes,
     migrate_takes_tries,
+    migrate_takes_a_set_of_them_and_goes_back,
     migrate_tells_prefixes_from_longer_ones,
     migrate_takes_long_prefixes,
     migrate_notes_the_prefixes_that_are_written,
@@ -123,7 +119,7 @@ fn content(map: &MapHandle, bytes: usize) -> Result<BTreeMap<Vec<u8>, Vec<Vec<u8
 }
 
 /// That one is the other one, and how many entries that is.
-fn are_same(subjects: &Subjects, old: &str, new: &str, bytes: usize) -> Result<usize> {
+pub fn are_same(subjects: &Subjects, old: &str, new: &str, bytes: usize) -> Result<usize> {
     let (is, wanted) = (
         content(&subjects.map(new)?, bytes)?,
         content(&subjects.map(old)?, bytes)?,
@@ -359,11 +355,71 @@ fn migrate_takes_tries() -> Result<()> {
     Ok(())
 }
 
+/// All of them behind one switch, pinned, killed, and taken back.
+fn migrate_takes_a_set_of_them_and_goes_back() -> Result<()> {
+    let subjects = subjects()?;
+    let pairs = [
+        ("counts", "counts_v2", 8),
+        ("grown", "grown_v2", 8),
+        ("routes", "routes_v2", 4),
+    ];
+    for churn in ["churn_counts", "churn_grown"] {
+        let request = Request {
+            key: 100,
+            value: 400,
+            ..Default::default()
+        };
+        subjects.run(churn, request)?;
+    }
+    fill_routes(&subjects)?;
+    let mut pins = Pins::default();
+    let directory = pins.directory("maptrace_types");
+    let mut args = vec!["migrate".to_owned()];
+    for (old, new, _) in pairs {
+        args.extend([subjects.id(old)?, subjects.id(new)?]);
+    }
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let switch = ["--stop", "true", "--start", "true"];
+    let more = [
+        "--set=version=3",
+        "--set=metric=1",
+        "--back",
+        "--pin",
+        &directory,
+    ];
+    let turned = "the old ones follow them from here";
+    let are_all_same = || {
+        let mut pairs = pairs.iter();
+        pairs.try_for_each(|(old, new, bytes)| are_same(&subjects, old, new, *bytes).map(drop))
+    };
+    let migrate = Running::start(&[&args[..], &more, &switch].concat(), turned)?;
+    are_all_same()?;
+    migrate.signal(libc::SIGKILL);
+    migrate.end()?;
+    // The old maps go on to follow.
+    let routes = subjects.map("routes_v2")?;
+    let route = [7_u64.to_ne_bytes(), 1_u64.to_ne_bytes()].concat();
+    routes.update(&prefix(20, [10, 7, 8, 9]), &route, MapFlags::ANY)?;
+    routes.delete(&prefix(24, [10, 1, 2, 99]))?;
+    subjects
+        .map("grown_v2")?
+        .update(&5_u32.to_ne_bytes(), &[5; 16], MapFlags::ANY)?;
+    are_all_same()?;
+    let args = ["migrate", "--resume", &directory];
+    let migrate = Running::start(&[&args[..], &switch].concat(), turned)?;
+    are_all_same()?;
+    migrate.signal(libc::SIGKILL);
+    migrate.end()?;
+    let output = maptrace(&["migrate", "--abort", &directory])?;
+    ensure!(output.status.success(), "{}", text(&output.stderr));
+    no_links_left()
+}
+
 fn prefix(len: u32, address: [u8; 4]) -> Vec<u8> {
     [len.to_ne_bytes(), address].concat()
 }
 
-fn fill_routes(subjects: &Subjects) -> Result<MapHandle> {
+pub fn fill_routes(subjects: &Subjects) -> Result<MapHandle> {
     let routes = subjects.map("routes")?;
     for (len, address, hop) in [
         (8, [10, 0, 0, 0], 1_u32),

@@ -18,12 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
-    };
-}
-
 tests!(
     migrate_moves_a_map_in_use_to_another_layout,
     migrate_keeps_the_new_map_in_sync,

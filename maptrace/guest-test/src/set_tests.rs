@@ -23,12 +23,6 @@ use std::{
     time::Duration,
 };
 
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
-    };
-}
-
 tests!(
     migrate_moves_a_set_behind_one_switch,
     migrate_takes_two_directories,

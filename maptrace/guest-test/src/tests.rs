@@ -20,12 +20,6 @@ use std::{
 
 pub type Test = fn() -> Result<()>;
 
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
-    };
-}
-
 tests!(
     watch_decodes_keys_and_values,
     watch_shows_what_is_evicted,
@@ -622,6 +616,39 @@ fn detach_ends_tracers_of_others() -> Result<()> {
     let of_no_map = Kernel::new()?.trace_links()?;
     ensure!(of_no_map.iter().all(|link| link.map_id == 0), "one is left");
     drop((watch, migrate));
+    // More links than a process may open, of whoever is left
+    let program = subjects.program_id("change_plain")?.to_string();
+    let directory = "/sys/fs/bpf/maptrace_detach";
+    fs::create_dir(directory)?;
+    let names = [
+        "plain", "mirror", "copy", "conns", "table", "counters", "small", "many", "halves",
+    ];
+    let result = (|| {
+        for name in names {
+            subjects.map(name)?.pin(format!("{directory}/{name}"))?;
+        }
+        let watches: Vec<_> = (0..3)
+            .map(|_| Running::watch(&[directory, "prog", &program]))
+            .collect::<Result<_>>()?;
+        let links = Kernel::new()?.trace_links()?.len();
+        let script = "ulimit -n 40; exec \"$0\" detach --all --json";
+        let maptrace = command(&[]).get_program().to_owned();
+        let output = Command::new("sh")
+            .args(["-c", script])
+            .arg(maptrace)
+            .output()?;
+        let json: Json =
+            serde_json::from_slice(&output.stdout).with_context(|| text(&output.stderr))?;
+        let detached = json["detached"].as_array().map_or(0, Vec::len);
+        ensure!(
+            links > 40 && detached == links,
+            "{detached} of {links}: {output:?}"
+        );
+        drop(watches);
+        Ok(())
+    })();
+    fs::remove_dir_all(directory)?;
+    result?;
     let output = maptrace(&["detach", "--all"])?;
     ensure!(
         text(&output.stdout) == "0 links are detached\n",

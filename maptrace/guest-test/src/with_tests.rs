@@ -4,6 +4,7 @@
 
 use crate::{
     load::hammer,
+    map_type_tests::{are_same, fill_routes},
     migrate_tests::{fill_plain, meanwhile, migrate_json, number, wait_until},
     set_tests::{status, succeeds, Pins},
     subjects::{fails_with, maptrace, no_links_left, text, Request, Running, Subjects},
@@ -14,15 +15,10 @@ use libbpf_rs::{MapCore, MapFlags};
 use serde_json::json;
 use std::{fs, path::Path, thread, time::Duration};
 
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub const ALL: &[(&str, Test)] = &[$((stringify!($name), $name)),*];
-    };
-}
-
 tests!(
     migrate_with_makes_two_entries_of_one,
     migrate_with_drops_entries,
+    migrate_with_takes_a_trie_and_makes_a_resizable_hash,
     migrate_with_takes_large_values,
     migrate_with_finds_what_is_wrong_with_a_conversion,
     migrate_with_refuses_what_the_verifier_does,
@@ -176,6 +172,27 @@ fn migrate_with_drops_entries() -> Result<()> {
     ensure!(status == 1, "{json} {said}");
     ensure!(json["wrong"][0] == expected[0], "{json} {said}");
     ensure!(json["did_not_fit"]["fields"].as_u64() > Some(0), "{json}");
+    no_links_left()
+}
+
+fn migrate_with_takes_a_trie_and_makes_a_resizable_hash() -> Result<()> {
+    let subjects = Subjects::of(maptrace::embedded!("map_types"))?;
+    let (even, prefix) = (object_file!("even")?, object_file!("prefix")?);
+    let old = subjects.map("counts_one")?;
+    for value in 0..10_u64 {
+        let key = (value as u32).to_ne_bytes();
+        old.update(&key, &value.to_ne_bytes(), MapFlags::ANY)?;
+    }
+    let (id, new) = (subjects.id("counts_one")?, subjects.id("grown")?);
+    let (status, json, said) = migrate_json(&[&id, &new, "--with", &even.0, "--wait"])?;
+    ensure!(status == 0 && json["wrong"] == json!([]), "{json} {said}");
+    ensure!(subjects.map("grown")?.keys().count() == 5, "{json}");
+
+    fill_routes(&subjects)?;
+    let (id, new) = (subjects.id("routes")?, subjects.id("routes_copy")?);
+    let (status, json, said) = migrate_json(&[&id, &new, "--with", &prefix.0, "--wait"])?;
+    ensure!(status == 0 && json["wrong"] == json!([]), "{json} {said}");
+    ensure!(are_same(&subjects, "routes", "routes_copy", 4)? == 4);
     no_links_left()
 }
 

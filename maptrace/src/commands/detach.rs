@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Detach,
-    kernel::{need_admin, Kernel},
+    kernel::{need_admin, open_link, Kernel},
     map::{self, parse_selectors},
     migration,
     output::{note, Output, Signals},
@@ -11,14 +11,14 @@ use anyhow::{ensure, Result};
 use serde_json::json;
 use std::{
     collections::BTreeSet,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
 /// A detach takes effect at once, and then waits for those who have seen the tracer. Many can wait for
 /// the same grace period.
-const THREADS: usize = 64;
+const THREADS: usize = 16;
 
 /// Whoever attaches again and again is not to keep it busy forever.
 const PASSES: usize = 10;
@@ -33,8 +33,8 @@ pub fn run(args: &Detach) -> Result<u8> {
     let mut left = 0;
     for _ in 0..PASSES {
         signals.check()?;
-        let mut links = kernel.open_trace_links()?;
-        links.retain(|(info, _)| match args.all {
+        let mut links = kernel.trace_links()?;
+        links.retain(|info| match args.all {
             true => info.map_id != 0,
             false => maps.contains(&info.map_id),
         });
@@ -42,9 +42,9 @@ pub fn run(args: &Detach) -> Result<u8> {
         if left == 0 {
             break;
         }
-        let fds: Vec<_> = links.iter().map(|(_, fd)| fd).collect();
-        detach_all(&fds)?;
-        detached.extend(links.iter().map(|(info, _)| info.id));
+        let ids: Vec<_> = links.iter().map(|info| info.id).collect();
+        detach_all(&ids)?;
+        detached.extend(ids);
     }
     let mut output = Output::stdout();
     match args.json {
@@ -62,17 +62,19 @@ pub fn run(args: &Detach) -> Result<u8> {
     Ok(0)
 }
 
-/// Detaches links, each of which can be detached already.
-fn detach_all(links: &[&OwnedFd]) -> Result<()> {
+/// Detaches links, each of which can be detached already. There can be more than a process may open.
+fn detach_all(ids: &[u32]) -> Result<()> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
-        while let Some(link) = links.get(next.fetch_add(1, Ordering::Relaxed)) {
-            migration::detach(link.as_fd())?;
+        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Some(link) = open_link(*id)? {
+                migration::detach(link.as_fd())?;
+            }
         }
         Ok(())
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..THREADS.min(links.len()))
+        let workers: Vec<_> = (0..THREADS.min(ids.len()))
             .map(|_| scope.spawn(work))
             .collect();
         workers

@@ -51,7 +51,7 @@ use kernel::{
     ffi::{c_int, c_long},
     fs::File,
     seq_file::SeqFile,
-    sync::{aref::ARef, poll::PollTable, rcu::rcu_barrier},
+    sync::{aref::ARef, poll::PollTable},
     uaccess::UserSlice,
 };
 
@@ -64,8 +64,10 @@ module! {
     imports_ns: ["BPF_INTERNAL"],
 }
 
-#[pin_data(PinnedDrop)]
+#[pin_data]
 struct MapTrace {
+    /// The first field, as it is dropped first: that takes all maps their tracers, and so their
+    /// work.
     #[pin]
     registration: Registration<Self>,
     work_queue: WorkQueue,
@@ -81,15 +83,6 @@ impl kernel::InPlaceModule for MapTrace {
             work_queue: WorkQueue::new()?,
             registration <- Registration::new(module),
         })
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for MapTrace {
-    fn drop(self: Pin<&mut Self>) {
-        // No map and no link is left, but arrays of their lists may still wait to be freed by code
-        // of this module.
-        rcu_barrier();
     }
 }
 

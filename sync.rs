@@ -163,8 +163,7 @@ impl MapSync {
             buffers: Buffers::new(map)?,
             pace: Pace::new(),
         };
-        // SAFETY: It goes into the list of the map, which is freed before the map is, and after the
-        // last program that can reach the map. If it goes nowhere, nothing is marked.
+        // SAFETY: It goes into the list of the map, which is freed before the map is.
         let marks = unsafe { MapMarks::new(map)? };
         let news = Arc::pin_init(new_poll_condvar!(), GFP_KERNEL_ACCOUNT)?;
         let sync = pin_init!(Self {

@@ -2,9 +2,9 @@
 
 //! The tracers of a map.
 //!
-//! A map gets its list with its first tracer, and keeps the list until the map is freed. For each
-//! operation the list has an array. Readers use the array under RCU, without a lock, and writers
-//! replace it as a whole.
+//! A map gets its list with its first tracer, and keeps the list until the map is freed or the
+//! module is removed. For each operation the list has an array. Readers use the array under RCU,
+//! without a lock, and writers replace it as a whole.
 
 use crate::{
     bpf::{

@@ -58,7 +58,7 @@ impl Drop for WorkQueue {
     fn drop(&mut self) {
         let queue = QUEUE.xchg(ptr::null_mut(), Full);
 
-        // SAFETY: It comes from `new()`. No map is left that could queue anything.
+        // SAFETY: It comes from `new()`. No map has work that could queue anything.
         unsafe { bindings::destroy_workqueue(queue) };
     }
 }
@@ -224,7 +224,7 @@ impl<T: Work> Deferred<T> {
     /// Queues the work with `function`.
     fn work_after(&self, delay: Msecs, function: QueueFunction) {
         // SAFETY: It is initialized, and stays until `drop()` has waited for it. The queue is there
-        // for as long as the module has maps.
+        // for as long as maps have work.
         unsafe {
             function(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,

@@ -246,8 +246,8 @@ impl<'a> FoundTracers<'a> {
 ///
 /// The map has a non-zero `refcnt`, or it can be reached by the program or the system call that
 /// operates on it. Its `tracers` pointer is null or comes from [`Map::install_tracers`] of this
-/// very module, but for [`TAGS`]: one module is registered at a time, and none can follow it while
-/// a map still has tracers, which pin it.
+/// very module, but for [`TAGS`]: one module is registered at a time, and takes its tracers from all maps
+/// before another one can follow.
 #[repr(transparent)]
 pub(crate) struct Map(Opaque<bindings::bpf_map>);
 
@@ -418,7 +418,7 @@ impl Map {
 
     /// Installs the tracers of the map if it has none yet, else drops `new`.
     ///
-    /// From then on the map pins the module.
+    /// The map keeps them until it is freed, or the module is removed.
     pub(crate) fn install_tracers(&self, new: KBox<Tracers>) {
         let new = KBox::into_raw(new);
         // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.

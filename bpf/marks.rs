@@ -42,8 +42,7 @@ impl Marks {
     ///
     /// # Safety
     ///
-    /// What this returns is dropped before the map is freed, and, once [`Marks::set_wanted`] was
-    /// called, not before no program can reach the map any more.
+    /// What this returns is dropped before the map is freed.
     pub(crate) unsafe fn new(map: &Map) -> Result<Option<Self>> {
         let map = map.as_ptr();
 
@@ -130,8 +129,9 @@ impl Marks {
 
 impl Drop for Marks {
     fn drop(&mut self) {
-        // SAFETY: By the safety requirements of `new()`, nobody can reach it any more.
-        unsafe { bindings::kvfree(self.marks.as_ptr().cast()) };
+        // SAFETY: By the invariants, both are there still. If elements were marked, the map keeps
+        // the marks.
+        unsafe { bindings::bpf_map_trace_free_marks(self.map, self.marks.as_ptr()) };
     }
 }
 

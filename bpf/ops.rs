@@ -20,7 +20,7 @@ use kernel::{
     fs::File,
     prelude::*,
     seq_file::SeqFile,
-    sync::{aref::ARef, poll::PollTable},
+    sync::{aref::ARef, poll::PollTable, rcu::rcu_barrier},
     types::Opaque,
     uaccess::{UserPtr, UserSlice},
 };
@@ -543,13 +543,13 @@ impl<T: MapTracing> Registration<T> {
         })
     }
 
-    /// Frees the tracers of a map.
+    /// Frees the tracers of a map that goes, or that lives on without the module.
     ///
     /// # Safety
     ///
     /// `tracers` comes from [`Map::install_tracers`], and nobody can reach it.
     unsafe extern "C" fn free_tracers(tracers: *mut bindings::bpf_map_tracers) {
-        // SAFETY: The map got this from `Map::install_tracers()`, and is gone.
+        // SAFETY: By the safety requirements.
         unsafe { Map::free_tracers(tracers) };
     }
 }
@@ -557,7 +557,9 @@ impl<T: MapTracing> Registration<T> {
 #[pinned_drop]
 impl<T: MapTracing> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It was registered, or it would not exist.
+        // SAFETY: It was registered, or it would not exist. Links hold the module, so there is none.
         unsafe { bindings::bpf_map_trace_unregister(self.ops.get()) };
+        // Arrays of the lists of maps may still wait to be freed by code of this module.
+        rcu_barrier();
     }
 }

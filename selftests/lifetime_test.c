@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Loading and removing the module. No test here keeps a map that was traced, so each test
- * begins with a module that can be removed.
+ * Loading and removing the module. No test here keeps a link, so each test begins with a
+ * module that can be removed.
  */
 #include "testing_helpers.h"
 
 #include <linux/capability.h>
+#include <poll.h>
 
 #include "progs/operation.h"
 #include "progs/prog_load.h"
 #include "basic.skel.h"
+#include "marks.skel.h"
 #include "prog_load.skel.h"
 
 #define MODPROBE "/proc/sys/kernel/modprobe"
-/* Maps are freed after grace periods, by a work item. */
+/* Links are freed after a grace period. */
 #define FREED_AFTER_MS 60000
+/* Some time for the worker */
+#define SETTLE_MS 120000
 
 static char log_buf[1 << 16];
 
@@ -186,7 +190,7 @@ TEST_F(lifetime, program_loaded_before_the_module_is_traced)
 	basic_bpf__destroy(skel);
 }
 
-TEST_F(lifetime, module_is_busy_while_a_map_is_traced)
+TEST_F(lifetime, module_is_busy_while_there_is_a_link)
 {
 	struct basic_bpf *skel;
 	int link, err;
@@ -198,18 +202,137 @@ TEST_F(lifetime, module_is_busy_while_a_map_is_traced)
 	ASSERT_LE(0, link);
 	EXPECT_EQ(-EWOULDBLOCK, map_trace_module_unload());
 
-	/* Detached: the link and the map's list are still there. */
+	/* Detached, but the link is still there. */
 	ASSERT_EQ(0, map_trace_detach(link));
 	EXPECT_EQ(-EWOULDBLOCK, map_trace_module_unload());
 	close(link);
-	EXPECT_EQ(-EWOULDBLOCK, map_trace_module_unload());
-	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
-	EXPECT_EQ(0, skel->bss->nr_events);
 
-	basic_bpf__destroy(skel);
+	/* The map that was traced, and the tracer, are still there. */
 	err = map_trace_module_unload_retry(FREED_AFTER_MS);
 	EXPECT_EQ(0, err) TH_LOG("rmmod: %s", strerror(-err));
 	EXPECT_FALSE(map_trace_module_loaded());
+	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
+	EXPECT_EQ(0, skel->bss->nr_events);
+
+	/* And again with the next module */
+	ASSERT_EQ(0, map_trace_module_load());
+	link = attach_to(skel->progs.trace_update, skel->maps.source);
+	ASSERT_LE(0, link);
+	ASSERT_EQ(0, operate(skel, OPERATION_UPDATE, 1));
+	EXPECT_EQ(1, skel->bss->nr_events);
+	close(link);
+	basic_bpf__destroy(skel);
+}
+
+/* Wait until the mirror has what the source has for key 3. */
+static bool mirror_gets(struct marks_bpf *skel, __u64 value)
+{
+	__u64 end = now_ns() + SETTLE_MS * NSEC_PER_MSEC;
+	__u32 key = 3;
+	__u64 seen;
+
+	do {
+		if (!bpf_map_lookup_elem(bpf_map__fd(skel->maps.mirror), &key, &seen) &&
+		    seen == value)
+			return true;
+		usleep(10000);
+	} while (now_ns() < end);
+	return false;
+}
+
+static int store(struct marks_bpf *skel, __u64 value)
+{
+	skel->bss->new_value = value;
+	return run_program(skel->progs.stores, NULL, 0);
+}
+
+static void mirror_with_each_module(struct __test_metadata *_metadata, enum bpf_map_type type)
+{
+	struct pollfd pollfd = { .events = POLLIN };
+	struct marks_bpf *skel;
+	__u64 value = 1;
+	__u32 key = 3;
+	int i, err;
+
+	ASSERT_EQ(0, map_trace_module_load());
+	skel = marks_bpf__open();
+	ASSERT_NE(NULL, skel);
+	ASSERT_EQ(0, bpf_map__set_type(skel->maps.source, type));
+	ASSERT_EQ(0, bpf_program__set_autoload(skel->progs.writes_its_source, false));
+	ASSERT_EQ(0, marks_bpf__load(skel));
+	skel->bss->key = key;
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.source), &key, &value, BPF_ANY));
+
+	for (i = 1; i <= 3; i++) {
+		pollfd.fd = attach_to(skel->progs.synced, skel->maps.source);
+		ASSERT_LE(0, pollfd.fd) TH_LOG("attach %d: %s", i, strerror(-pollfd.fd));
+		ASSERT_EQ(1, poll(&pollfd, 1, SETTLE_MS));
+		ASSERT_EQ(POLLIN, pollfd.revents);
+		/* A mark, and one more that nobody has looked at when the link goes */
+		ASSERT_EQ(0, store(skel, 10 * i));
+		EXPECT_TRUE(mirror_gets(skel, 10 * i)) TH_LOG("module %d", i);
+		ASSERT_EQ(0, store(skel, 10 * i + 1));
+		close(pollfd.fd);
+
+		err = map_trace_module_unload_retry(FREED_AFTER_MS);
+		ASSERT_EQ(0, err) TH_LOG("rmmod %d: %s", i, strerror(-err));
+		ASSERT_EQ(0, store(skel, 10 * i + 2));
+		ASSERT_EQ(0, map_trace_module_load());
+	}
+	marks_bpf__destroy(skel);
+}
+
+/* What a mark says has to be right for the next module, too. */
+TEST_F(lifetime, marks_of_a_hash_outlive_the_module)
+{
+	mirror_with_each_module(_metadata, BPF_MAP_TYPE_HASH);
+}
+
+TEST_F(lifetime, marks_of_an_array_outlive_the_module)
+{
+	mirror_with_each_module(_metadata, BPF_MAP_TYPE_ARRAY);
+}
+
+/* Whoever has begun to operate on the map, in the module's code, ends there. */
+TEST_F(lifetime, module_goes_while_its_maps_are_in_use)
+{
+	struct basic_bpf *skel;
+	int i, link, err, stop[2];
+	pid_t writers[2];
+
+	ASSERT_EQ(0, map_trace_module_load());
+	skel = basic_bpf__open_and_load();
+	ASSERT_NE(NULL, skel);
+	ASSERT_EQ(0, pipe(stop));
+	for (i = 0; i < 2; i++) {
+		writers[i] = fork();
+		ASSERT_LE(0, writers[i]);
+		if (writers[i])
+			continue;
+		/* Until the test ends, however that does */
+		close(stop[1]);
+		while (!poll(&(struct pollfd){ .fd = stop[0] }, 1, 0)) {
+			if (operate(skel, OPERATION_UPDATE, i) || operate(skel, OPERATION_DELETE, i))
+				_exit(1);
+		}
+		_exit(0);
+	}
+	close(stop[0]);
+
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(0, map_trace_module_load());
+		link = attach_to(skel->progs.trace_update, skel->maps.source);
+		ASSERT_LE(0, link);
+		close(link);
+		err = map_trace_module_unload_retry(FREED_AFTER_MS);
+		ASSERT_EQ(0, err) TH_LOG("rmmod %d: %s", i, strerror(-err));
+	}
+	close(stop[1]);
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(writers[i], waitpid(writers[i], &err, 0));
+		EXPECT_EQ(0, err);
+	}
+	basic_bpf__destroy(skel);
 }
 
 TEST_F(lifetime, module_goes_while_a_map_that_was_never_traced_lives)

@@ -60,7 +60,7 @@ int map_trace_module_unload(void);
 /* Try until it works: maps are freed some time after their last fd is closed. */
 int map_trace_module_unload_retry(unsigned int ms);
 
-/* What holds it: links, maps that were traced. A negative errno if it is not there */
+/* What holds it: links. A negative errno if it is not there */
 int map_trace_module_references(void);
 
 /* Insert the module and register the section handler: for FIXTURE_SETUP() */

@@ -108,6 +108,9 @@ series-save:
 series-check:
 	@scripts/check-series.sh
 
+series-send:
+	@scripts/series.sh send
+
 clean:
 	rm -rf build
 
@@ -157,6 +160,8 @@ Targets
   make series-save       write the commits of linux/ back to patches/
   make series-check      run checkpatch on the series, apply it and compile at each patch
                          (KSRC=... tries another kernel, and says which patch fails where)
+  make series-send       write the series with a cover letter and the module in its place in the
+                         kernel tree to build/send, as it is sent to a mailing list
   make clean             remove build/
   make distclean         remove the cache too: toolchain, kernels, compiler cache
 
@@ -184,4 +189,4 @@ help:
 
 .PHONY: all module modules_install demo test matrix test-maptrace test-upstream examples \
 	test-examples test-mutants soak fuzz model model-long bench bench-check bench-save bench-maptrace selftests vm maptrace check series-open \
-	series-save series-check clean distclean help
+	series-save series-check series-send clean distclean help

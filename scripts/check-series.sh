@@ -5,9 +5,10 @@
 # KSRC names, is applied as far as it goes, with the files and lines where it does
 # not; from there on nothing is compiled. Where it touches the kernel: every C file of the kernel that
 # any patch of the series touches, and rust/ from the first patch on that touches
-# that. Where it touches tools/: libbpf and bpftool, with their own checks. Prints
-# two TAP lines for each patch. A result is kept: the same series on the same kernel
-# is not compiled again.
+# that. Where it touches tools/: libbpf and bpftool, with their own checks. Last, the
+# module is compiled at its place in the tree. Prints two TAP lines for each patch, and
+# one for the module. A result is kept: the same series on the same kernel is not
+# compiled again.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -119,7 +120,21 @@ start() {
 		rm -f "$tree/$file"
 		[[ ! -e $source/linux/$file ]] || cp "$source/linux/$file" "$tree/$file"
 	done < "$tree/.map_trace_patched"
-	touched > "$tree/.map_trace_patched"
+	rm -rf "$tree/kernel/bpf/map_trace"
+	{
+		touched
+		"$SCRIPTS/module-in-tree.sh" files
+	} | sort -u > "$tree/.map_trace_patched"
+}
+
+# With the objects of the kernel's crate, which the last patch to rust/ has built.
+compile_module() {
+	"$SCRIPTS/module-in-tree.sh" put "$tree" || return
+	configure "$tree/build-rust" y || return
+	echo "CONFIG_BPF_MAP_TRACE=m" >> "$tree/build-rust/.config"
+	kmake "$tree/build-rust" olddefconfig || return
+	grep -qx "CONFIG_BPF_MAP_TRACE=m" "$tree/build-rust/.config" || return
+	kmake "$tree/build-rust" prepare && kmake "$tree/build-rust" kernel/bpf/map_trace/map_trace.o
 }
 
 # report "ok"|"not ok" TEXT
@@ -133,7 +148,7 @@ start
 rust=n
 chain=$(cat "$source/version" "${fragments[@]}" "${BASH_SOURCE[0]}" <(touched) | hash_stdin)
 number=0 is_whole=y
-echo "1..$((2 * ${#patches[@]}))"
+echo "1..$((2 * ${#patches[@]} + 1))"
 for patch in "${patches[@]}"; do
 	name=${patch##*/}
 	log=$LOGS/series-${name%.patch}.log
@@ -169,4 +184,23 @@ for patch in "${patches[@]}"; do
 		report "not ok" "series: $name applies and compiles"
 	fi
 done
+
+log=$LOGS/series-module.log
+chain=$({
+	echo "$chain"
+	cat "$SCRIPTS/module-in-tree.sh" "$MAP_TRACE_ROOT"/patches/module/* \
+		"$MAP_TRACE_ROOT"/*.rs "$MAP_TRACE_ROOT"/bpf/*.rs
+} | hash_stdin)
+result=$MAP_TRACE_CACHE/series/ok-$chain
+if [[ $is_whole == n ]]; then
+	report ok "series: the module compiles in the tree # SKIP not compiled, as a patch does not apply"
+elif [[ -e $result ]]; then
+	report ok "series: the module compiles in the tree (the same as before)"
+elif run_logged "compiling the module in the tree" "$log" compile_module; then
+	touch "$result"
+	report ok "series: the module compiles in the tree"
+else
+	tail -n 20 "$log" | sed 's/^/# /'
+	report "not ok" "series: the module compiles in the tree"
+fi
 exit "$fail"

@@ -4,6 +4,8 @@
 # commit for each patch of patches/.
 # series.sh save: writes the commits since the kernel's release back to
 # patches/.
+# series.sh send: writes to build/send/ what can be sent to a list: a cover letter, these
+# commits, and one more that adds the module.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -72,7 +74,32 @@ save)
 	find "$new" -name '*.patch' -exec mv {} "$patches/" \;
 	say "patches/: $(find "$patches" -name '*.patch' | wc -l) patches"
 	;;
+send)
+	[[ -e $tree/.git ]] || die "there is no linux/" "make series-open makes it"
+	send=$BUILD/send
+	module=$(mktemp -d "$BUILD/module-in-tree.XXXXXX")
+	on_exit 'rm -rf "$module"; git -C "$tree" worktree prune'
+	rm -rf "$send"
+	# Only the files that the module adds to
+	in_tree worktree add --quiet --detach --no-checkout "$module" HEAD
+	git -C "$module" sparse-checkout set kernel/bpf
+	git -C "$module" checkout --quiet
+	"$SCRIPTS/module-in-tree.sh" put "$module"
+	git -C "$module" add --sparse -A
+	git -C "$module" "${unsigned[@]}" -c user.name=map_trace -c user.email=map_trace@localhost \
+		commit --quiet --author="$(in_tree log -1 --format='%an <%ae>')" \
+		-m "$(cat "$patches/module/message")
+
+Signed-off-by: $(in_tree log -1 --format='%an <%ae>')"
+	git -C "$module" format-patch --quiet --no-signature --base="$base_tag" --cover-letter \
+		--cover-from-description=none --output-directory "$send" "$base_tag.."
+	sed -i -e "s/\*\*\* SUBJECT HERE \*\*\*/$(head -n 1 "$patches/cover-letter")/" \
+		-e "/\*\*\* BLURB HERE \*\*\*/{r "<(tail -n +3 "$patches/cover-letter") -e 'd}' \
+		"$send/0000-cover-letter.patch"
+	say "build/send/: a cover letter and $(find "$send" -name '*.patch' ! -name '0000-*' | wc -l) patches." \
+		"Read them, then: git send-email build/send/*.patch"
+	;;
 *)
-	die "usage: ${0##*/} open|save"
+	die "usage: ${0##*/} open|save|send"
 	;;
 esac

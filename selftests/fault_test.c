@@ -104,7 +104,7 @@ static void fail_attach(struct __test_metadata *_metadata, struct faults *faults
 		if (link < 0) {
 			EXPECT_EQ(faults->injector->err, link) TH_LOG("%s %d", kind->path, nth);
 			ASSERT_TRUE(failed);
-			/* The map is as it was: it does not hold the module. */
+			/* Nothing holds the module. */
 			EXPECT_TRUE(module_is_free()) TH_LOG("%s %d", kind->path, nth);
 			/* Not half attached */
 			ASSERT_EQ(0, bpf_map_update_elem(map, &key, value, BPF_ANY));
@@ -117,7 +117,7 @@ static void fail_attach(struct __test_metadata *_metadata, struct faults *faults
 		EXPECT_EQ(0, bpf_map_delete_elem(mirror, &key)) TH_LOG("%s %d", kind->path, nth);
 		close(link);
 		close(map);
-		EXPECT_TRUE(is_gone(bpf_map_get_next_id, id)) TH_LOG("%s %d", kind->path, nth);
+		ASSERT_TRUE(is_gone(bpf_map_get_next_id, id)) TH_LOG("%s %d", kind->path, nth);
 		/* The next one has to begin with a module that nothing holds. */
 		ASSERT_TRUE(module_is_free()) TH_LOG("%s %d", kind->path, nth);
 	}

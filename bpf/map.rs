@@ -375,11 +375,11 @@ impl Map {
     /// Returns the map's tracers, if it ever had one.
     #[inline(always)]
     pub(crate) fn tracers(&self) -> Option<&Tracers> {
-        // SAFETY: The map is alive. Written once, by cmpxchg, and read like READ_ONCE(); what is
-        // behind it depends on the address.
+        // SAFETY: The map is alive. Written by cmpxchg, and read like READ_ONCE(); what is behind it
+        // depends on the address.
         let tracers = unsafe { ptr::addr_of!((*self.0.get()).tracers).read_volatile() };
-        // SAFETY: By the type invariants, this is null or a `Tracers` that lives as long as the
-        // map.
+        // SAFETY: By the type invariants, this is null or a `Tracers`. It is freed with the map, or
+        // when the module is removed, which waits for everybody who can have read it.
         unsafe { untagged(tracers).as_ref() }
     }
 
@@ -422,7 +422,7 @@ impl Map {
     pub(crate) fn install_tracers(&self, new: KBox<Tracers>) {
         let new = KBox::into_raw(new);
         // INVARIANT: The map's pointer becomes what `KBox::into_raw()` returned.
-        // SAFETY: The map is alive, and `new` is valid until the map is freed.
+        // SAFETY: The map is alive, and `new` is valid until `free_tracers()`.
         let old = unsafe {
             bindings::bpf_map_trace_install(self.0.get(), new.wrapping_byte_add(TAGS).cast())
         };

@@ -43,13 +43,16 @@ build() {
 }
 
 # Links with the patched libbpf. Tests that know how many names a kernel has are compiled with the
-# patched header. The programs are removed: they may be newer than what they are linked with.
+# patched header. The programs are removed: they may be newer than what they are linked with. So
+# is what make knows of tests that were compiled with the header of a series before, as its tree
+# may be gone.
 relink() {
 	local test
 	rm -f "${PROGRAMS[@]/#/$tests/}" || return
 	for test in $(cd "$tests/prog_tests" && grep -l __MAX_BPF_ -- *.c); do
 		rm -f "$tests/${test%.c}.test.o" || return
 	done
+	grep -lF "$MAP_TRACE_CACHE/linux/" "$tests"/*.test.d | xargs -r rm -f -- || return
 	build "BPFOBJ=$KERNEL_TOOLS/libbpf/libbpf.a" "APIDIR=$KERNEL_TREE/tools/include/uapi"
 }
 

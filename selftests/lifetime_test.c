@@ -7,6 +7,7 @@
 
 #include <linux/capability.h>
 #include <poll.h>
+#include <pthread.h>
 
 #include "progs/operation.h"
 #include "progs/prog_load.h"
@@ -19,6 +20,8 @@
 #define FREED_AFTER_MS 60000
 /* Some time for the worker */
 #define SETTLE_MS 120000
+/* What returns at once has returned. */
+#define BLOCKED_US 2000000
 
 static char log_buf[1 << 16];
 
@@ -263,20 +266,27 @@ static void mirror_with_each_module(struct __test_metadata *_metadata, enum bpf_
 	skel->bss->key = key;
 	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.source), &key, &value, BPF_ANY));
 
-	for (i = 1; i <= 3; i++) {
+	for (i = 0; i < 4; i++) {
 		pollfd.fd = attach_to(skel->progs.synced, skel->maps.source);
 		ASSERT_LE(0, pollfd.fd) TH_LOG("attach %d: %s", i, strerror(-pollfd.fd));
 		ASSERT_EQ(1, poll(&pollfd, 1, SETTLE_MS));
 		ASSERT_EQ(POLLIN, pollfd.revents);
-		/* A mark, and one more that nobody has looked at when the link goes */
-		ASSERT_EQ(0, store(skel, 10 * i));
-		EXPECT_TRUE(mirror_gets(skel, 10 * i)) TH_LOG("module %d", i);
-		ASSERT_EQ(0, store(skel, 10 * i + 1));
+		EXPECT_TRUE(mirror_gets(skel, value)) TH_LOG("replay %d", i);
+
+		/*
+		 * In turn a mark that stays, as the link goes before anybody looks at it, and one
+		 * that is set with the same number of attaches before it in the next module.
+		 */
+		value = 10 * i + 10;
+		ASSERT_EQ(0, store(skel, value));
+		if (i % 2)
+			EXPECT_TRUE(mirror_gets(skel, value)) TH_LOG("module %d", i);
 		close(pollfd.fd);
 
 		err = map_trace_module_unload_retry(FREED_AFTER_MS);
 		ASSERT_EQ(0, err) TH_LOG("rmmod %d: %s", i, strerror(-err));
-		ASSERT_EQ(0, store(skel, 10 * i + 2));
+		value++;
+		ASSERT_EQ(0, store(skel, value));
 		ASSERT_EQ(0, map_trace_module_load());
 	}
 	marks_bpf__destroy(skel);
@@ -293,7 +303,134 @@ TEST_F(lifetime, marks_of_an_array_outlive_the_module)
 	mirror_with_each_module(_metadata, BPF_MAP_TYPE_ARRAY);
 }
 
-/* Whoever has begun to operate on the map, in the module's code, ends there. */
+static void *run_in_thread(void *prog)
+{
+	run_program(prog, NULL, 0);
+	return NULL;
+}
+
+/* A sleepable program that runs until it is released, and whose maps are not traced */
+struct sleeper {
+	struct marks_bpf *skel;
+	pthread_t thread;
+};
+
+static void start_sleeper(struct __test_metadata *_metadata, struct sleeper *sleeper)
+{
+	struct marks_bpf *skel = marks_bpf__open();
+	struct bpf_program *prog;
+	__u64 value = 1;
+
+	ASSERT_NE(NULL, skel);
+	bpf_object__for_each_program(prog, skel->obj)
+		bpf_program__set_autoload(prog, prog == skel->progs.store_when_released);
+	ASSERT_EQ(0, marks_bpf__load(skel));
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.source), &skel->bss->key, &value,
+					 BPF_ANY));
+	ASSERT_EQ(0, pthread_create(&sleeper->thread, NULL, run_in_thread,
+				    skel->progs.store_when_released));
+	EXPECT_TRUE(wait_for_flag(&skel->bss->held, SETTLE_MS));
+	sleeper->skel = skel;
+}
+
+struct removal {
+	__u32 done;
+	int err;
+};
+
+static void *remove_module(void *data)
+{
+	struct removal *removal = data;
+
+	removal->err = map_trace_module_unload();
+	__atomic_store_n(&removal->done, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* Nothing holds the module, and yet it goes only when the sleeper has ended. */
+static void removal_waits_for(struct __test_metadata *_metadata, struct sleeper *sleeper)
+{
+	struct removal removal = {};
+	pthread_t thread;
+
+	ASSERT_EQ(0, map_trace_module_references());
+	ASSERT_EQ(0, pthread_create(&thread, NULL, remove_module, &removal));
+	usleep(BLOCKED_US);
+	EXPECT_EQ(0, __atomic_load_n(&removal.done, __ATOMIC_SEQ_CST));
+	sleeper->skel->bss->released = 1;
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, removal.err);
+	ASSERT_EQ(0, pthread_join(sleeper->thread, NULL));
+	marks_bpf__destroy(sleeper->skel);
+}
+
+static bool nothing_holds_the_module(void)
+{
+	__u64 end = now_ns() + FREED_AFTER_MS * NSEC_PER_MSEC;
+
+	while (map_trace_module_references() && now_ns() < end)
+		usleep(1000);
+	return !map_trace_module_references();
+}
+
+/* It can have tested the byte of a map that lives when that had a tracer. */
+TEST_F(lifetime, removal_waits_for_programs_while_a_traced_map_lives)
+{
+	struct sleeper sleeper;
+	int map, tracer, link;
+
+	ASSERT_EQ(0, map_trace_module_load());
+	tracer = load_empty_tracer(UPDATE);
+	ASSERT_LE(0, tracer);
+	map = bpf_map_create(BPF_MAP_TYPE_HASH, "source", 4, 8, 8, NULL);
+	ASSERT_LE(0, map);
+	link = map_trace_attach(tracer, map, UPDATE, 0);
+	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
+	close(link);
+	ASSERT_TRUE(nothing_holds_the_module());
+
+	start_sleeper(_metadata, &sleeper);
+	removal_waits_for(_metadata, &sleeper);
+	close(map);
+	close(tracer);
+}
+
+/* Its list is freed with it, by the module, after the programs that could use the map. */
+TEST_F(lifetime, removal_waits_for_a_map_that_is_being_freed)
+{
+	struct marks_bpf *skel = marks_bpf__open();
+	struct bpf_program *prog;
+	struct sleeper sleeper;
+	__u32 zero = 0, id;
+	int inner, tracer, link;
+
+	ASSERT_NE(NULL, skel);
+	ASSERT_EQ(0, map_trace_module_load());
+	/* Sleepable programs use the outer map, so its maps wait for such programs. */
+	bpf_object__for_each_program(prog, skel->obj)
+		bpf_program__set_autoload(prog, prog == skel->progs.store_in_inner_map);
+	ASSERT_EQ(0, marks_bpf__load(skel));
+	tracer = load_empty_tracer(UPDATE);
+	ASSERT_LE(0, tracer);
+	inner = bpf_map_create(BPF_MAP_TYPE_HASH, "inner", 4, 8, 16, NULL);
+	ASSERT_LE(0, inner);
+	id = id_of_map(inner);
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.outer), &zero, &inner, BPF_ANY));
+	link = map_trace_attach(tracer, inner, UPDATE, 0);
+	ASSERT_LE(0, link) TH_LOG("attach: %s", strerror(-link));
+	close(link);
+	ASSERT_TRUE(nothing_holds_the_module());
+
+	start_sleeper(_metadata, &sleeper);
+	ASSERT_EQ(0, bpf_map_delete_elem(bpf_map__fd(skel->maps.outer), &zero));
+	close(inner);
+	ASSERT_TRUE(is_gone(bpf_map_get_next_id, id));
+	removal_waits_for(_metadata, &sleeper);
+	close(tracer);
+	marks_bpf__destroy(skel);
+}
+
+/* Operations go on while the module comes and goes. */
 TEST_F(lifetime, module_goes_while_its_maps_are_in_use)
 {
 	struct basic_bpf *skel;

@@ -57,7 +57,7 @@ bool map_trace_module_loaded(void);
 int map_trace_module_load(void);
 /* One try to remove it, without waiting. 0 or a negative errno */
 int map_trace_module_unload(void);
-/* Try until it works: maps are freed some time after their last fd is closed. */
+/* Try until it works: links are freed some time after their last fd is closed. */
 int map_trace_module_unload_retry(unsigned int ms);
 
 /* What holds it: links. A negative errno if it is not there */

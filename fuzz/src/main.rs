@@ -45,7 +45,7 @@ struct Tally {
     wrong: [Option<String>; 3],
 }
 
-/// Takes the module away, which nothing holds between rounds once their maps are freed, and
+/// Takes the module away, which nothing holds between rounds once their links are freed, and
 /// inserts it again.
 fn reload_module() -> Result<()> {
     let name = c"map_trace";

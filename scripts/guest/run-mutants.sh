@@ -19,7 +19,7 @@ tainted() {
 	((tainted & (1 << 4 | 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14)))
 }
 
-# Maps are freed some time after their last fd is closed.
+# Links are freed some time after their last fd is closed.
 unload() {
 	local try
 	for ((try = 0; try < 60; try++)); do

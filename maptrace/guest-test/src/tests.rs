@@ -1231,7 +1231,7 @@ fn a_missing_module_is_named() -> Result<()> {
     let before = fs::read_to_string(modprobe)?;
     fs::write(modprobe, "/nosuch\n")?;
     let result = (|| {
-        // Maps that were traced hold it until they have gone.
+        // Links hold it until they are freed.
         for _ in 0..600 {
             if !Path::new("/sys/module/map_trace").exists() {
                 break;

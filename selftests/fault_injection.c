@@ -15,15 +15,24 @@
 
 #define DEBUGFS "/sys/kernel/debug/"
 #define KMEMLEAK DEBUGFS "kmemleak"
-#define MAX_ROWS 64
+#define MAX_ROWS 192
 #define MAX_ERRNOS 6
 
 const struct injector injectors[NR_INJECTORS] = {
-	[ONE_ALLOCATION] = { "one allocation", "failslab", "CONFIG_FAILSLAB", -ENOMEM },
-	[ALL_ALLOCATIONS] = { "it and all after it", NULL, NULL, -ENOMEM },
-	[ONE_PAGE] = { "one page", "fail_page_alloc", "CONFIG_FAIL_PAGE_ALLOC", -ENOMEM },
+	[ONE_ALLOCATION] = {
+		"one allocation", "failslab", false, "CONFIG_FAILSLAB", -ENOMEM
+	},
+	[ALL_ALLOCATIONS] = {
+		"it and all after it", "failslab", true, "CONFIG_FAILSLAB", -ENOMEM
+	},
+	[ONE_PAGE] = {
+		"one page", "fail_page_alloc", false, "CONFIG_FAIL_PAGE_ALLOC", -ENOMEM
+	},
+	[ALL_PAGES] = {
+		"it and all pages after", "fail_page_alloc", true, "CONFIG_FAIL_PAGE_ALLOC", -ENOMEM
+	},
 	[ONE_COPY] = {
-		"one copy", "fail_usercopy", "CONFIG_FAULT_INJECTION_USERCOPY", -EFAULT
+		"one copy", "fail_usercopy", false, "CONFIG_FAULT_INJECTION_USERCOPY", -EFAULT
 	},
 };
 
@@ -94,13 +103,14 @@ static bool is_there(const struct injector *injector)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), DEBUGFS "%s", injector->directory ?: "");
+	snprintf(path, sizeof(path), DEBUGFS "%s", injector->directory);
 	return !access(path, F_OK);
 }
 
+/* Those of a program are of the other one of its directory, too. */
 static bool has_files(const struct injector *injector)
 {
-	return injector->directory && is_there(injector);
+	return !injector->by_program && is_there(injector);
 }
 
 static int prepare(const struct injector *injector)
@@ -127,10 +137,16 @@ int faults_open(struct faults *faults)
 	faults->nth = open(path, O_RDWR | O_CLOEXEC);
 	if (faults->nth < 0)
 		return -errno;
-	faults->skel = fault_bpf__open_and_load();
+	/* A page that is written for the first time is an allocation, and not one of the call. */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		return -errno;
+	faults->skel = fault_bpf__open();
 	if (!faults->skel)
 		return -errno;
-	err = fault_bpf__attach(faults->skel);
+	bpf_program__set_autoload(faults->skel->progs.fail_slab,
+				  is_there(&injectors[ALL_ALLOCATIONS]));
+	bpf_program__set_autoload(faults->skel->progs.fail_page, is_there(&injectors[ALL_PAGES]));
+	err = fault_bpf__load(faults->skel) ?: fault_bpf__attach(faults->skel);
 	FOR_ALL(injector)
 		if (has_files(injector))
 			err = err ?: prepare(injector);
@@ -165,7 +181,16 @@ bool faults_begin(struct faults *faults, const struct injector *injector)
 		abort();
 	faults->injector = injector;
 	faults->skel->bss->code_end = 0;
+	faults->skel->bss->pages = injector == &injectors[ALL_PAGES];
 	return true;
+}
+
+void faults_begin_own(struct faults *faults, const char *name)
+{
+	static struct injector own = { .by_program = true };
+
+	own.name = name;
+	faults->injector = &own;
 }
 
 bool faults_are_of_memory(const struct faults *faults)
@@ -174,11 +199,16 @@ bool faults_are_of_memory(const struct faults *faults)
 	       faults->injector == &injectors[ALL_ALLOCATIONS];
 }
 
+bool faults_are_of_copies(const struct faults *faults)
+{
+	return faults->injector == &injectors[ONE_COPY];
+}
+
 void faults_limit_to(struct faults *faults, unsigned long start, unsigned long end)
 {
 	faults->skel->bss->code_start = start;
 	faults->skel->bss->code_end = end;
-	if (faults->injector->directory && set_range(faults->injector, start, end))
+	if (!faults->injector->by_program && set_range(faults->injector, start, end))
 		abort();
 }
 
@@ -187,7 +217,7 @@ void faults_arm(struct faults *faults, int nth)
 	char number[16];
 	int len;
 
-	if (!faults->injector->directory) {
+	if (faults->injector->by_program) {
 		faults->skel->bss->seen = 0;
 		faults->skel->bss->failed = 0;
 		faults->skel->bss->first = nth;
@@ -205,7 +235,7 @@ bool faults_disarm(struct faults *faults)
 	bool failed;
 	int i;
 
-	if (!faults->injector->directory) {
+	if (faults->injector->by_program) {
 		faults->skel->bss->thread = 0;
 		return faults->skel->bss->failed;
 	}
@@ -219,9 +249,7 @@ bool faults_disarm(struct faults *faults)
 
 void faults_arm_workers(struct faults *faults, unsigned int count)
 {
-	static const struct injector in_a_row = { "some in a row", NULL, NULL, -ENOMEM };
-
-	faults->injector = &in_a_row;
+	faults->skel->bss->pages = 0;
 	faults->skel->bss->failed = 0;
 	__atomic_store_n(&faults->skel->bss->worker_faults, count, __ATOMIC_SEQ_CST);
 }

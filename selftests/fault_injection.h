@@ -11,15 +11,17 @@
 struct injector {
 	/* As the table has it */
 	const char *name;
-	/* Below debugfs; without it, fail_slab() of progs/fault.bpf.c */
+	/* Below debugfs */
 	const char *directory;
+	/* Not by the kernel itself, but by progs/fault.bpf.c */
+	bool by_program;
 	/* Without which the kernel has it not */
 	const char *option;
 	/* What a call says then */
 	int err;
 };
 
-enum { ONE_ALLOCATION, ALL_ALLOCATIONS, ONE_PAGE, ONE_COPY, NR_INJECTORS };
+enum { ONE_ALLOCATION, ALL_ALLOCATIONS, ONE_PAGE, ALL_PAGES, ONE_COPY, NR_INJECTORS };
 
 extern const struct injector injectors[NR_INJECTORS];
 
@@ -43,13 +45,17 @@ bool faults_begin(struct faults *faults, const struct injector *injector);
 	     _injector != injectors + NR_INJECTORS; _injector++)		\
 		if (faults_begin(faults, _injector))
 
-/* Whether it is memory that fails, and the kernel of the tests has that for sure */
+/* The test lets it fail itself. The table calls it @name. */
+void faults_begin_own(struct faults *faults, const char *name);
+
+/* Whether it is small allocations that fail: how many there are depends on nothing else. */
 bool faults_are_of_memory(const struct faults *faults);
+bool faults_are_of_copies(const struct faults *faults);
 
 /* From here on, what code there has asked for fails, and nothing else. */
 void faults_limit_to(struct faults *faults, unsigned long start, unsigned long end);
 
-/* The next one but @nth - 1 of this thread fails, and with ALL_ALLOCATIONS what comes after it. */
+/* The next one but @nth - 1 of this thread fails, and with ALL_* what comes after it. */
 void faults_arm(struct faults *faults, int nth);
 /* Whether there were that many */
 bool faults_disarm(struct faults *faults);

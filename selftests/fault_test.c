@@ -71,31 +71,52 @@ static __s64 update(struct basic_bpf *skel, __u32 key)
 	return ret ? ret : op.ret;
 }
 
+/* More than a page and than a slab has: memory for a value is pages. */
+#define LARGE_VALUE 16384
+
 struct kind {
 	const char *path;
 	enum bpf_map_type type;
+	/* 0 is that of a __u64. */
+	__u32 value_size;
+	/* Of the attach: how often small allocations refuse it, and pages from one on, at least */
+	unsigned int allocations, pages;
 };
+
+/* Whether an operation on @map is in @mirror afterwards */
+static bool is_told(int map, __u32 trace_type, int mirror)
+{
+	static __u64 value[LARGE_VALUE / sizeof(__u64)];
+	const __u32 key = 1;
+
+	value[0]++;
+	bpf_map_delete_elem(mirror, &key);
+	if (bpf_map_update_elem(map, &key, value, BPF_ANY))
+		return false;
+	if (trace_type != DELETE)
+		return !bpf_map_delete_elem(mirror, &key);
+	if (bpf_map_update_elem(mirror, &key, value, BPF_ANY) || bpf_map_delete_elem(map, &key))
+		return false;
+	return bpf_map_delete_elem(mirror, &key);
+}
 
 /* What @prog follows is in @mirror. */
 static void fail_attach(struct __test_metadata *_metadata, struct faults *faults,
 			const struct kind *kind, int prog, __u32 trace_type, int mirror)
 {
-	const __u32 key = 1;
 	bool failed = true;
 	int nth;
 
 	faults_new_row(faults, kind->path);
 	for (nth = 1; failed; nth++) {
 		/* It never had a tracer. */
-		int map = bpf_map_create(kind->type, "fresh", sizeof(__u32), sizeof(__u64), 4,
-					 NULL);
-		__u64 value[MAX_CPUS] = { 1, 1, 1, 1, 1, 1, 1, 1 };
+		int map = bpf_map_create(kind->type, "fresh", sizeof(__u32),
+					 kind->value_size ?: sizeof(__u64), 4, NULL);
 		__u32 id = id_of_map(map);
 		int link;
 
 		ASSERT_LE(0, map);
 		ASSERT_LT(nth, MAX_NTH);
-		bpf_map_delete_elem(mirror, &key);
 		faults_arm(faults, nth);
 		link = map_trace_attach(prog, map, trace_type, 0);
 		failed = faults_disarm(faults);
@@ -104,53 +125,69 @@ static void fail_attach(struct __test_metadata *_metadata, struct faults *faults
 		if (link < 0) {
 			EXPECT_EQ(faults->injector->err, link) TH_LOG("%s %d", kind->path, nth);
 			ASSERT_TRUE(failed);
-			/* Nothing holds the module. */
+			/* No link is left that holds the module. */
 			EXPECT_TRUE(module_is_free()) TH_LOG("%s %d", kind->path, nth);
 			/* Not half attached */
-			ASSERT_EQ(0, bpf_map_update_elem(map, &key, value, BPF_ANY));
-			EXPECT_NE(0, bpf_map_delete_elem(mirror, &key));
+			EXPECT_FALSE(is_told(map, trace_type, mirror));
 			link = map_trace_attach(prog, map, trace_type, 0);
 			ASSERT_LE(0, link) TH_LOG("the next one: %s", strerror(-link));
 		}
-		value[0] = 2;
-		ASSERT_EQ(0, bpf_map_update_elem(map, &key, value, BPF_ANY));
-		EXPECT_EQ(0, bpf_map_delete_elem(mirror, &key)) TH_LOG("%s %d", kind->path, nth);
+		EXPECT_TRUE(is_told(map, trace_type, mirror)) TH_LOG("%s %d", kind->path, nth);
 		close(link);
 		close(map);
 		ASSERT_TRUE(is_gone(bpf_map_get_next_id, id)) TH_LOG("%s %d", kind->path, nth);
 		/* The next one has to begin with a module that nothing holds. */
 		ASSERT_TRUE(module_is_free()) TH_LOG("%s %d", kind->path, nth);
 	}
+	if (faults_are_of_memory(faults))
+		EXPECT_LE(kind->allocations, faults_refused(faults));
+	if (faults->injector == &injectors[ALL_PAGES] && kind->pages)
+		EXPECT_LE(kind->pages, faults_refused(faults));
+	/* The arguments, and what they point to */
+	if (faults_are_of_copies(faults))
+		EXPECT_LE(2, faults_refused(faults));
 }
 
 TEST_F_TIMEOUT(fault, attach, 900)
 {
 	struct faults *faults = &self->faults;
-	static const struct kind kind = { "attach, updates", BPF_MAP_TYPE_HASH };
+	static const struct kind updates = {
+		.path = "attach, updates",
+		.type = BPF_MAP_TYPE_HASH,
+		/*
+		 * The information, the tracer, what it writes and the edges of that, twice,
+		 * where the loop check begins, twice, the link, its file, the array, the list
+		 */
+		.allocations = 11,
+	};
+	static const struct kind deletes = {
+		.path = "attach, deletes of an LRU_HASH",
+		.type = BPF_MAP_TYPE_LRU_HASH,
+		/* The same, and the queue */
+		.allocations = 14,
+	};
 	struct basic_bpf *skel = basic_bpf__open();
 	struct loaded *loaded;
 
 	ASSERT_NE(NULL, skel);
 	/* It writes to a map: the loop check has an edge to look at, and to keep. */
-	AUTOLOAD(skel->progs.mirror_update);
+	AUTOLOAD(skel->progs.mirror_update, skel->progs.mirror_delete);
 	ASSERT_EQ(0, basic_bpf__load(skel));
 	loaded = note_loaded(skel->obj);
 	FOR_EACH_INJECTOR(faults) {
-		fail_attach(_metadata, faults, &kind, bpf_program__fd(skel->progs.mirror_update),
-			    UPDATE, bpf_map__fd(skel->maps.mirror));
-		/*
-		 * The information, the tracer, what it writes and the edges of that, twice,
-		 * where the loop check begins, twice, the link, its file, the array, the list
-		 */
-		if (faults_are_of_memory(faults))
-			EXPECT_LE(11, faults_refused(faults));
+		fail_attach(_metadata, faults, &updates,
+			    bpf_program__fd(skel->progs.mirror_update), UPDATE,
+			    bpf_map__fd(skel->maps.mirror));
+		fail_attach(_metadata, faults, &deletes,
+			    bpf_program__fd(skel->progs.mirror_delete), DELETE,
+			    bpf_map__fd(skel->maps.mirror));
 	}
 	basic_bpf__destroy(skel);
 	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
-/* Only these programs of the skeleton: loading takes most of the time. */
-static struct sync_bpf *load_sync(void)
+/* Only these programs of the skeleton, and @others: loading takes most of the time. */
+static struct sync_bpf *load_sync_with(const char *others)
 {
 	struct sync_bpf *skel = sync_bpf__open();
 	struct bpf_program *prog;
@@ -161,7 +198,8 @@ static struct sync_bpf *load_sync(void)
 		bpf_program__set_autoload(prog, prog == skel->progs.synced ||
 					  prog == skel->progs.synced_negated ||
 					  prog == skel->progs.update_range ||
-					  prog == skel->progs.write_through_pointers);
+					  prog == skel->progs.write_through_pointers ||
+					  strstr(others, bpf_program__name(prog)));
 	if (sync_bpf__load(skel)) {
 		sync_bpf__destroy(skel);
 		return NULL;
@@ -169,14 +207,28 @@ static struct sync_bpf *load_sync(void)
 	return skel;
 }
 
+static struct sync_bpf *load_sync(void)
+{
+	return load_sync_with("");
+}
+
 TEST_F_TIMEOUT(fault, attach_of_states, 1800)
 {
 	struct faults *faults = &self->faults;
+	/* As above, and the counters, the queue, the worker and its buffers */
 	static const struct kind kinds[] = {
-		{ "attach, states of a HASH", BPF_MAP_TYPE_HASH },
-		{ "attach, states of an ARRAY", BPF_MAP_TYPE_ARRAY },
-		{ "attach, states of an LRU_HASH", BPF_MAP_TYPE_LRU_HASH },
-		{ "attach, states of a PERCPU_HASH", BPF_MAP_TYPE_PERCPU_HASH },
+		{ "attach, states of a HASH", BPF_MAP_TYPE_HASH, .allocations = 17 },
+		{ "attach, states of an ARRAY", BPF_MAP_TYPE_ARRAY, .allocations = 17 },
+		{ "attach, states of an LRU_HASH", BPF_MAP_TYPE_LRU_HASH, .allocations = 17 },
+		{
+			"attach, states of a PERCPU_HASH", BPF_MAP_TYPE_PERCPU_HASH,
+			.allocations = 17,
+		},
+		/* One of the buffers is pages. */
+		{
+			"attach, states of large values", BPF_MAP_TYPE_HASH, LARGE_VALUE,
+			.allocations = 16, .pages = 1,
+		},
 	};
 	struct sync_bpf *skel = load_sync();
 	struct loaded *loaded;
@@ -185,13 +237,10 @@ TEST_F_TIMEOUT(fault, attach_of_states, 1800)
 	ASSERT_NE(NULL, skel);
 	loaded = note_loaded(skel->obj);
 	FOR_EACH_INJECTOR(faults) {
-		for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		for (i = 0; i < ARRAY_SIZE(kinds); i++) {
 			fail_attach(_metadata, faults, &kinds[i],
 				    bpf_program__fd(skel->progs.synced), map_trace_type_sync(),
 				    bpf_map__fd(skel->maps.mirror));
-			/* As above, and the counters, the queue, the worker and its buffers */
-			if (faults_are_of_memory(faults))
-				EXPECT_LE(17, faults_refused(faults));
 		}
 	}
 	sync_bpf__destroy(skel);
@@ -280,6 +329,8 @@ TEST_F_TIMEOUT(fault, update_prog, 900)
 		/* What it writes, and the edges, twice. The loop check has vmalloc() as well. */
 		if (faults_are_of_memory(faults))
 			EXPECT_LE(3, faults_refused(faults));
+		if (faults_are_of_copies(faults))
+			EXPECT_LE(1, faults_refused(faults));
 	}
 	close(before);
 	close(link);
@@ -348,10 +399,57 @@ TEST_F_TIMEOUT(fault, update_prog_of_states, 900)
 			ASSERT_EQ(0, map_trace_update(link, old, -1));
 			EXPECT_TRUE(mirror_gets(skel, key, value));
 		}
+		if (faults_are_of_memory(faults) || faults_are_of_copies(faults))
+			EXPECT_LE(1, faults_refused(faults));
 	}
 	close(link);
 	sync_bpf__destroy(skel);
 	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+static int close_link(int link)
+{
+	return close(link) ? -errno : 0;
+}
+
+static void fail_detach(struct __test_metadata *_metadata, struct faults *faults,
+			struct basic_bpf *skel, const char *path, int (*detach)(int link))
+{
+	bool failed = true;
+	int nth;
+
+	faults_new_row(faults, path);
+	for (nth = 1; failed; nth++) {
+		int first = attach_to(skel->progs.trace_update, skel->maps.source);
+		int second = attach_to(skel->progs.trace_update_second, skel->maps.source);
+		int err;
+
+		ASSERT_LT(nth, MAX_NTH);
+		ASSERT_LE(0, first);
+		ASSERT_LE(0, second);
+		faults_arm(faults, nth);
+		err = detach(first);
+		failed = faults_disarm(faults);
+		if (failed)
+			faults_count(faults, err);
+		if (faults_are_of_copies(faults) && err == -EFAULT)
+			/* It did not come so far that the link was known. */
+			err = detach(first);
+		EXPECT_EQ(0, err);
+
+		skel->bss->nr_events = 0;
+		ASSERT_EQ(0, update(skel, 1));
+		EXPECT_EQ(1, skel->bss->nr_events);
+		EXPECT_EQ(2, skel->bss->events[0].tracer);
+		if (detach != close_link)
+			close(first);
+		close(second);
+		ASSERT_EQ(0, update(skel, 1));
+		EXPECT_EQ(1, skel->bss->nr_events);
+	}
+	/* The shorter array: without memory for it, the old one stays. */
+	if (faults_are_of_memory(faults))
+		EXPECT_LT(0, faults_tried(faults));
 }
 
 TEST_F_TIMEOUT(fault, contract_12_detach_cannot_fail, 600)
@@ -359,47 +457,17 @@ TEST_F_TIMEOUT(fault, contract_12_detach_cannot_fail, 600)
 	struct faults *faults = &self->faults;
 	struct basic_bpf *skel = basic_bpf__open();
 	struct loaded *loaded;
-	bool failed;
-	int nth;
 
 	ASSERT_NE(NULL, skel);
 	AUTOLOAD(skel->progs.trace_update_second);
 	ASSERT_EQ(0, basic_bpf__load(skel));
 	loaded = note_loaded(skel->obj);
 	FOR_EACH_INJECTOR(faults) {
-		faults_new_row(faults, "detach");
-		failed = true;
-		for (nth = 1; failed; nth++) {
-			int first = attach_to(skel->progs.trace_update, skel->maps.source);
-			int second = attach_to(skel->progs.trace_update_second,
-					       skel->maps.source);
-			int err;
-
-			ASSERT_LT(nth, MAX_NTH);
-			ASSERT_LE(0, first);
-			ASSERT_LE(0, second);
-			faults_arm(faults, nth);
-			err = map_trace_detach(first);
-			failed = faults_disarm(faults);
-			if (failed)
-				faults_count(faults, err);
-			if (faults->injector == &injectors[ONE_COPY] && err == -EFAULT)
-				/* It did not come so far that the link was known. */
-				err = map_trace_detach(first);
-			EXPECT_EQ(0, err);
-
-			skel->bss->nr_events = 0;
-			ASSERT_EQ(0, update(skel, 1));
-			EXPECT_EQ(1, skel->bss->nr_events);
-			EXPECT_EQ(2, skel->bss->events[0].tracer);
-			close(first);
-			close(second);
-			ASSERT_EQ(0, update(skel, 1));
-			EXPECT_EQ(1, skel->bss->nr_events);
-		}
-		/* The shorter array: without memory for it, the old one stays. */
-		if (faults_are_of_memory(faults))
-			EXPECT_LT(0, faults_tried(faults));
+		fail_detach(_metadata, faults, skel, "detach", map_trace_detach);
+		if (faults_are_of_copies(faults))
+			EXPECT_EQ(1, faults_refused(faults));
+		fail_detach(_metadata, faults, skel, "last close of a link", close_link);
+		EXPECT_EQ(0, faults_refused(faults));
 	}
 	basic_bpf__destroy(skel);
 	EXPECT_TRUE(loaded_is_gone(loaded));
@@ -413,11 +481,32 @@ static int write_through_pointer(struct sync_bpf *skel, __u32 key)
 	return run_program(skel->progs.write_through_pointers, NULL, 0);
 }
 
+static bool has_lost(int link)
+{
+	struct pollfd pollfd = { .fd = link, .events = POLLIN };
+
+	return poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLERR;
+}
+
+/* More deletes than can wait, which the tracer cannot follow: 0 if it has lost some */
+static int lose_keys(struct sync_bpf *skel, int link)
+{
+	int err;
+
+	skel->bss->from = 100;
+	skel->bss->to = 500;
+	err = run_program(skel->progs.update_range, NULL, 0);
+	skel->bss->failing = 1;
+	err = err ?: run_program(skel->progs.delete_alone, NULL, 0);
+	skel->bss->failing = 0;
+	return err ?: (has_lost(link) ? 0 : -ENODATA);
+}
+
 static void fail_flush(struct __test_metadata *_metadata, struct faults *faults,
 		       struct sync_bpf *skel, int link, bool with_keys)
 {
 	/* One that is there, and one that only the mirror has */
-	__u32 keys[] = { 3, 400 }, count_of_keys = with_keys ? 2 : 0;
+	__u32 keys[] = { 3, 510 }, count_of_keys = with_keys ? 2 : 0;
 	int source = bpf_map__fd(skel->maps.source), mirror = bpf_map__fd(skel->maps.mirror);
 	bool failed = true;
 	__u64 value, ghost = 1;
@@ -427,6 +516,8 @@ static void fail_flush(struct __test_metadata *_metadata, struct faults *faults,
 	for (nth = 1; failed; nth++) {
 		ASSERT_LT(nth, MAX_NTH);
 		ASSERT_EQ(0, bpf_map_update_elem(mirror, &keys[1], &ghost, BPF_ANY));
+		if (with_keys)
+			ASSERT_EQ(0, lose_keys(skel, link));
 		ASSERT_EQ(0, write_through_pointer(skel, keys[0]));
 		faults_arm(faults, nth);
 		err = map_trace_flush(link, with_keys ? keys : NULL, count_of_keys, 0, NULL);
@@ -436,9 +527,12 @@ static void fail_flush(struct __test_metadata *_metadata, struct faults *faults,
 		if (err) {
 			EXPECT_EQ(faults->injector->err, err) TH_LOG("flush %d", nth);
 			ASSERT_TRUE(failed);
+			/* Nobody may think that what was lost has been told. */
+			EXPECT_EQ(with_keys, has_lost(link)) TH_LOG("flush %d", nth);
 			EXPECT_EQ(0, map_trace_flush(link, with_keys ? keys : NULL,
 						     count_of_keys, 0, NULL));
 		}
+		EXPECT_FALSE(has_lost(link));
 		ASSERT_EQ(0, bpf_map_lookup_elem(source, &keys[0], &value));
 		EXPECT_TRUE(mirror_has(skel, keys[0], value));
 		EXPECT_EQ(!with_keys, mirror_has(skel, keys[1], ghost));
@@ -450,25 +544,70 @@ static void fail_flush(struct __test_metadata *_metadata, struct faults *faults,
 		EXPECT_LE(3, faults_tried(faults));
 	if (faults->injector == &injectors[ALL_ALLOCATIONS])
 		EXPECT_LE(3, faults_refused(faults));
+	/* The arguments, and each key */
+	if (faults_are_of_copies(faults))
+		EXPECT_EQ(1 + count_of_keys, faults_refused(faults));
 }
 
-TEST_F_TIMEOUT(fault, flush, 600)
+/* The buffer of a value is pages. */
+static void fail_flush_of_large_values(struct __test_metadata *_metadata, struct faults *faults,
+				       struct sync_bpf *skel, int link, int map)
 {
+	static __u64 value[LARGE_VALUE / sizeof(__u64)];
+	int mirror = bpf_map__fd(skel->maps.mirror);
+	/* None of the other map's, of which they tell the same mirror */
+	const __u32 key = 20;
+	bool failed = true;
+	int nth, err;
+
+	faults_new_row(faults, "flush of large values");
+	for (nth = 1; failed; nth++) {
+		ASSERT_LT(nth, MAX_NTH);
+		value[0]++;
+		ASSERT_EQ(0, bpf_map_update_elem(map, &key, value, BPF_ANY));
+		ASSERT_EQ(0, bpf_map_delete_elem(mirror, &key));
+		faults_arm(faults, nth);
+		err = map_trace_flush(link, NULL, 0, 0, NULL);
+		failed = faults_disarm(faults);
+		if (failed)
+			faults_count(faults, err);
+		if (err) {
+			EXPECT_EQ(faults->injector->err, err) TH_LOG("flush %d", nth);
+			ASSERT_TRUE(failed);
+			EXPECT_EQ(0, map_trace_flush(link, NULL, 0, 0, NULL));
+		}
+		EXPECT_TRUE(mirror_has(skel, key, value[0]));
+	}
+	if (faults->injector == &injectors[ALL_PAGES])
+		EXPECT_LE(1, faults_refused(faults));
+}
+
+TEST_F_TIMEOUT(fault, flush, 900)
+{
+	int link, large = bpf_map_create(BPF_MAP_TYPE_HASH, "large", sizeof(__u32), LARGE_VALUE,
+					 4, NULL);
+	struct sync_bpf *skel = load_sync_with("delete_alone");
 	struct faults *faults = &self->faults;
-	struct sync_bpf *skel = load_sync();
 	struct loaded *loaded;
-	int link;
+	int link_of_large;
 
 	ASSERT_NE(NULL, skel);
 	loaded = note_loaded(skel->obj);
+	ASSERT_EQ(0, pin_to_cpu(0));
 	link = attach_to(skel->progs.synced, skel->maps.source);
 	ASSERT_LE(0, link);
+	link_of_large = map_trace_attach(bpf_program__fd(skel->progs.synced), large,
+					 map_trace_type_sync(), 0);
+	ASSERT_LE(0, link_of_large);
 	skel->bss->to = 10;
 	ASSERT_EQ(0, run_program(skel->progs.update_range, NULL, 0));
 	FOR_EACH_INJECTOR(faults) {
 		fail_flush(_metadata, faults, skel, link, false);
 		fail_flush(_metadata, faults, skel, link, true);
+		fail_flush_of_large_values(_metadata, faults, skel, link_of_large, large);
 	}
+	close(link_of_large);
+	close(large);
 	close(link);
 	sync_bpf__destroy(skel);
 	EXPECT_TRUE(loaded_is_gone(loaded));
@@ -515,7 +654,11 @@ TEST_F_TIMEOUT(fault, load_of_a_tracer, 900)
 				}
 				close(fd);
 			}
-			EXPECT_LT(0, faults_refused(faults));
+			if (faults_are_of_memory(faults))
+				EXPECT_LE(1, faults_refused(faults));
+			/* The arguments, the instructions, the license */
+			if (faults_are_of_copies(faults))
+				EXPECT_LE(3, faults_refused(faults));
 		}
 	}
 }
@@ -542,7 +685,7 @@ static int find_function(const char *name, unsigned long *start, unsigned long *
 	return *start ? 0 : -ENOENT;
 }
 
-/* Not what the kernel's loader of modules does around it, which is not made for that */
+/* No memory of the kernel's loader of modules around it, which is not made for that */
 TEST_F_TIMEOUT(fault, module_init, 900)
 {
 	struct faults *faults = &self->faults;
@@ -554,7 +697,8 @@ TEST_F_TIMEOUT(fault, module_init, 900)
 	ko = open(getenv("MAP_TRACE_KO") ?: "", O_RDONLY | O_CLOEXEC);
 	ASSERT_LE(0, ko);
 	FOR_EACH_INJECTOR(faults) {
-		faults_limit_to(faults, start, end);
+		if (!faults_are_of_copies(faults))
+			faults_limit_to(faults, start, end);
 		faults_new_row(faults, "module init");
 		failed = true;
 		for (nth = 1; failed; nth++) {
@@ -577,6 +721,9 @@ TEST_F_TIMEOUT(fault, module_init, 900)
 		/* The queue of the workers, and what sysfs has of it */
 		if (faults_are_of_memory(faults))
 			EXPECT_LE(2, faults_refused(faults));
+		/* The parameters */
+		if (faults_are_of_copies(faults))
+			EXPECT_LE(1, faults_refused(faults));
 	}
 	close(ko);
 }
@@ -600,33 +747,58 @@ static int find_module(unsigned long *start, unsigned long *end)
 	return err;
 }
 
-/* The same */
+/* The same, while a map lives that was traced: the module takes its tracers. */
 TEST_F_TIMEOUT(fault, module_exit, 900)
 {
+	struct sync_bpf *skel = load_sync();
 	struct faults *faults = &self->faults;
 	unsigned long start, end;
+	struct loaded *loaded;
 	bool failed;
 	int nth;
 
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	skel->bss->to = 10;
 	FOR_EACH_INJECTOR(faults) {
 		faults_new_row(faults, "module exit");
 		failed = true;
 		for (nth = 1; failed; nth++) {
+			int link, err;
+
 			ASSERT_LT(nth, MAX_NTH);
 			ASSERT_EQ(0, map_trace_module_load());
+			link = attach_to(skel->progs.synced, skel->maps.source);
+			ASSERT_LE(0, link);
+			close(link);
 			ASSERT_TRUE(module_is_free());
 			ASSERT_EQ(0, find_module(&start, &end));
-			faults_limit_to(faults, start, end);
+			if (!faults_are_of_copies(faults))
+				faults_limit_to(faults, start, end);
 			faults_arm(faults, nth);
-			EXPECT_EQ(0, map_trace_module_unload());
+			err = map_trace_module_unload();
 			failed = faults_disarm(faults);
 			if (failed)
-				faults_count(faults, 0);
+				faults_count(faults, err);
+			if (faults_are_of_copies(faults) && err == -EFAULT) {
+				/* It did not come so far that it knew which module. */
+				EXPECT_TRUE(map_trace_module_loaded());
+				err = map_trace_module_unload();
+			}
+			EXPECT_EQ(0, err);
 			EXPECT_FALSE(map_trace_module_loaded());
+			/* Nobody is told, and the map is as usable as it was. */
+			EXPECT_EQ(0, run_program(skel->progs.update_range, NULL, 0));
+			EXPECT_EQ(0, skel->bss->update_errors);
 		}
+		/* The name */
+		if (faults_are_of_copies(faults))
+			EXPECT_EQ(1, faults_refused(faults));
 	}
 	/* For the teardown */
 	ASSERT_EQ(0, map_trace_module_load());
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
 /* The worker is nobody's thread: so many in a row fail of those that the module makes there. */
@@ -638,6 +810,7 @@ static void begin_worker_faults(struct __test_metadata *_metadata, struct faults
 	unsigned long start, end;
 
 	ASSERT_EQ(0, find_module(&start, &end));
+	faults_begin_own(faults, "some in a row");
 	faults_arm_workers(faults, 0);
 	faults_limit_to(faults, start, end);
 	faults_new_row(faults, path);

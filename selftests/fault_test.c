@@ -613,6 +613,340 @@ TEST_F_TIMEOUT(fault, flush, 900)
 	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
+/* What tells about tracers, and what it has told */
+struct asked {
+	int map, link, fdinfo;
+	__u32 progs[4], links[4], count;
+	__u64 revision;
+	short revents;
+	struct map_trace_info info;
+	char text[512];
+};
+
+static int ask_query(struct asked *asked)
+{
+	LIBBPF_OPTS(bpf_prog_query_opts, opts, .prog_ids = asked->progs,
+		    .link_ids = asked->links, .count = 4);
+	int err = bpf_prog_query_opts(asked->map, map_trace_attach_type(), &opts);
+
+	asked->count = opts.count;
+	asked->revision = opts.revision;
+	return err;
+}
+
+static int ask_info(struct asked *asked)
+{
+	return map_trace_get_info(asked->link, &asked->info);
+}
+
+static int ask_fdinfo(struct asked *asked)
+{
+	ssize_t len = pread(asked->fdinfo, asked->text, sizeof(asked->text) - 1, 0);
+
+	return len < 0 ? -errno : 0;
+}
+
+static int ask_poll(struct asked *asked)
+{
+	struct pollfd pollfd = { .fd = asked->link, .events = POLLIN };
+	int n = poll(&pollfd, 1, SETTLE_MS);
+
+	asked->revents = pollfd.revents;
+	return n < 0 ? -errno : 0;
+}
+
+static const struct way_to_ask {
+	const char *path;
+	int (*ask)(struct asked *asked);
+	/* How many small allocations it makes, and how many copies */
+	unsigned int allocations, copies;
+} ways_to_ask[] = {
+	/* Room for the ids of programs and links; the arguments and each id */
+	{ "BPF_PROG_QUERY", ask_query, 2, 1 + 2 * 3 },
+	/* The arguments, the information in both directions */
+	{ "BPF_OBJ_GET_INFO_BY_FD", ask_info, 0, 3 },
+	/* The buffer of the text, and the text */
+	{ "fdinfo of a link", ask_fdinfo, 1, 1 },
+	{ "poll of a link", ask_poll, 0, 1 },
+};
+
+/* Three tracers are attached to @skel->maps.source. */
+static int attach_three(struct sync_bpf *skel, int links[3])
+{
+	const struct bpf_program *progs[] = {
+		skel->progs.updated, skel->progs.deleted, skel->progs.synced,
+	};
+	struct pollfd pollfd = { .events = POLLIN };
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		links[i] = attach_to(progs[i], skel->maps.source);
+		if (links[i] < 0)
+			return links[i];
+	}
+	pollfd.fd = links[2];
+	return poll(&pollfd, 1, SETTLE_MS) == 1 ? 0 : -ETIME;
+}
+
+/* All that @way tells is true. */
+static void expect_asked(struct __test_metadata *_metadata, const struct way_to_ask *way,
+			 const struct asked *asked, const struct asked *before)
+{
+	if (way->ask == ask_query) {
+		EXPECT_EQ(3, asked->count);
+		EXPECT_EQ(before->revision, asked->revision);
+		EXPECT_EQ(0, memcmp(before->progs, asked->progs, sizeof(asked->progs)));
+		EXPECT_EQ(0, memcmp(before->links, asked->links, sizeof(asked->links)));
+	} else if (way->ask == ask_info) {
+		EXPECT_EQ(before->links[2], asked->info.id);
+		EXPECT_EQ(before->progs[2], asked->info.prog_id);
+		EXPECT_EQ(id_of_map(asked->map), asked->info.map_id);
+	} else if (way->ask == ask_fdinfo) {
+		EXPECT_NE(NULL, strstr(asked->text, "\nlost:\t0\n"));
+	} else {
+		EXPECT_EQ(POLLIN, asked->revents);
+	}
+}
+
+static void fail_to_ask(struct __test_metadata *_metadata, struct faults *faults,
+			const struct way_to_ask *way, const struct asked *before)
+{
+	int references = map_trace_module_references();
+	bool failed = true;
+	char path[64];
+	int nth;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", before->link);
+	faults_new_row(faults, way->path);
+	for (nth = 1; failed; nth++) {
+		struct asked asked = { .map = before->map, .link = before->link };
+		int err;
+
+		ASSERT_LT(nth, MAX_NTH);
+		asked.fdinfo = open(path, O_RDONLY | O_CLOEXEC);
+		ASSERT_LE(0, asked.fdinfo);
+		faults_arm(faults, nth);
+		err = way->ask(&asked);
+		failed = faults_disarm(faults);
+		if (failed)
+			faults_count(faults, err);
+		if (err) {
+			EXPECT_EQ(faults->injector->err, err) TH_LOG("%s %d", way->path, nth);
+			ASSERT_TRUE(failed);
+			EXPECT_EQ(0, way->ask(&asked));
+		}
+		expect_asked(_metadata, way, &asked, before);
+		close(asked.fdinfo);
+		EXPECT_EQ(references, map_trace_module_references());
+	}
+	if (faults->injector == &injectors[ONE_ALLOCATION])
+		EXPECT_EQ(way->allocations, faults_refused(faults)) TH_LOG("%s", way->path);
+	if (faults_are_of_copies(faults))
+		EXPECT_EQ(way->copies, faults_refused(faults)) TH_LOG("%s", way->path);
+}
+
+TEST_F_TIMEOUT(fault, what_tells_about_tracers, 600)
+{
+	struct sync_bpf *skel = load_sync_with("updated deleted");
+	struct faults *faults = &self->faults;
+	struct asked before = {};
+	struct loaded *loaded;
+	unsigned int i;
+	int links[3];
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	ASSERT_EQ(0, attach_three(skel, links));
+	before.map = bpf_map__fd(skel->maps.source);
+	before.link = links[2];
+	ASSERT_EQ(0, ask_query(&before));
+	ASSERT_EQ(3, before.count);
+	FOR_EACH_INJECTOR(faults)
+		for (i = 0; i < ARRAY_SIZE(ways_to_ask); i++)
+			fail_to_ask(_metadata, faults, &ways_to_ask[i], &before);
+	for (i = 0; i < 3; i++)
+		close(links[i]);
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+/* The arguments of BPF_LINK_FLUSH */
+struct flush_attr {
+	__u32 link_fd, flags;
+	__u64 keys;
+	__u32 count, timeout_ms;
+	__u64 left;
+};
+
+/*
+ * A copy of @size bytes at @from of which only the first @writable can be written: fail_usercopy
+ * does not know single numbers, which put_user() writes.
+ */
+static void *copy_before_read_only(const void *from, size_t size, size_t writable)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	static char *pages;
+	char *to;
+
+	if (!pages)
+		pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			     -1, 0);
+	if (pages == MAP_FAILED || mprotect(pages, 2 * page, PROT_READ | PROT_WRITE))
+		abort();
+	to = pages + page - writable;
+	memcpy(to, from, size);
+	if (mprotect(pages + page, page, PROT_READ))
+		abort();
+	return to;
+}
+
+static int call_bpf(int command, void *attr, size_t size)
+{
+	return syscall(__NR_bpf, command, attr, size) ? -errno : 0;
+}
+
+static int flush_to_read_only(int link, const __u32 *keys, __u32 count)
+{
+	struct flush_attr attr = {
+		.link_fd = link,
+		.keys = (unsigned long)keys,
+		.count = count,
+	};
+
+	return call_bpf(map_trace_kernel_enum("bpf_cmd", "BPF_LINK_FLUSH"),
+			copy_before_read_only(&attr, sizeof(attr),
+					      offsetof(struct flush_attr, left)), sizeof(attr));
+}
+
+/* All the same, what the flush has to tell is told. */
+TEST_F_TIMEOUT(fault, flush_cannot_say_what_is_left, 600)
+{
+	struct sync_bpf *skel = load_sync_with("delete_alone");
+	struct faults *faults = &self->faults;
+	__u32 keys[] = { 3, 510 };
+	struct loaded *loaded;
+	__u64 value, left = 7;
+	int link, err;
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	ASSERT_EQ(0, pin_to_cpu(0));
+	link = attach_to(skel->progs.synced, skel->maps.source);
+	ASSERT_LE(0, link);
+	skel->bss->to = 10;
+	ASSERT_EQ(0, run_program(skel->progs.update_range, NULL, 0));
+	faults_begin_own(faults, "one result");
+	faults_new_row(faults, "flush");
+	ASSERT_EQ(0, lose_keys(skel, link));
+	ASSERT_EQ(0, write_through_pointer(skel, keys[0]));
+	err = flush_to_read_only(link, NULL, 0);
+	faults_count(faults, err);
+	EXPECT_EQ(-EFAULT, err);
+	ASSERT_EQ(0, bpf_map_lookup_elem(bpf_map__fd(skel->maps.source), &keys[0], &value));
+	EXPECT_TRUE(mirror_has(skel, keys[0], value));
+	/* It did not know which ones. */
+	EXPECT_TRUE(has_lost(link));
+
+	faults_new_row(faults, "flush with keys");
+	ASSERT_EQ(0, bpf_map_update_elem(bpf_map__fd(skel->maps.mirror), &keys[1], &value,
+					 BPF_ANY));
+	err = flush_to_read_only(link, keys, 2);
+	faults_count(faults, err);
+	EXPECT_EQ(-EFAULT, err);
+	EXPECT_FALSE(mirror_has(skel, keys[1], value));
+	EXPECT_FALSE(has_lost(link));
+
+	/* That there is something left says more. */
+	faults_new_row(faults, "flush, while the tracer fails");
+	skel->bss->failing = 1;
+	err = flush_to_read_only(link, NULL, 0);
+	skel->bss->failing = 0;
+	faults_count(faults, err);
+	EXPECT_EQ(-EAGAIN, err);
+	EXPECT_EQ(0, map_trace_flush(link, keys, 2, 0, &left));
+	EXPECT_EQ(0, left);
+	close(link);
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
+/* The same where nothing but an answer is lost */
+TEST_F_TIMEOUT(fault, answer_cannot_be_written, 600)
+{
+	static const size_t of_query[] = {
+		offsetof(union bpf_attr, query.attach_flags),
+		offsetof(union bpf_attr, query.prog_cnt),
+		offsetof(union bpf_attr, query.revision),
+	};
+	struct sync_bpf *skel = load_sync_with("updated deleted");
+	struct asked before = {}, asked;
+	struct faults *faults = &self->faults;
+	struct loaded *loaded;
+	int links[3], references, err;
+	__u32 ids[4] = {};
+	unsigned int i;
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	ASSERT_EQ(0, attach_three(skel, links));
+	before.map = bpf_map__fd(skel->maps.source);
+	before.link = links[2];
+	ASSERT_EQ(0, ask_query(&before));
+	references = map_trace_module_references();
+	faults_begin_own(faults, "one result");
+
+	faults_new_row(faults, "BPF_PROG_QUERY");
+	for (i = 0; i < ARRAY_SIZE(of_query) + 4; i++) {
+		size_t writable = i < 3 ? of_query[i] : sizeof(union bpf_attr);
+		union bpf_attr attr = {};
+		void *to = ids;
+
+		attr.query.target_fd = before.map;
+		attr.query.attach_type = map_trace_attach_type();
+		attr.query.prog_cnt = 4;
+		/* One of the arrays, or none: the second of its ids */
+		if (i >= 3)
+			to = copy_before_read_only(ids, sizeof(ids), sizeof(ids[0]));
+		attr.query.prog_ids = (unsigned long)(i == 3 ? to : ids);
+		attr.query.link_ids = (unsigned long)(i == 4 ? to : ids);
+		attr.query.prog_attach_flags = (unsigned long)(i == 5 ? to : ids);
+		attr.query.link_attach_flags = (unsigned long)(i == 6 ? to : ids);
+		err = call_bpf(BPF_PROG_QUERY, i >= 3 ? &attr :
+			       copy_before_read_only(&attr, sizeof(attr), writable), sizeof(attr));
+		faults_count(faults, err);
+		EXPECT_EQ(-EFAULT, err) TH_LOG("result %u", i);
+		asked = (struct asked){ .map = before.map };
+		EXPECT_EQ(0, ask_query(&asked));
+		expect_asked(_metadata, &ways_to_ask[0], &asked, &before);
+		EXPECT_EQ(references, map_trace_module_references());
+	}
+
+	faults_new_row(faults, "BPF_OBJ_GET_INFO_BY_FD");
+	for (i = 0; i < 2; i++) {
+		union bpf_attr attr = {};
+
+		asked = (struct asked){ .map = before.map, .link = before.link };
+		attr.info.bpf_fd = asked.link;
+		attr.info.info_len = sizeof(asked.info);
+		attr.info.info = (unsigned long)(i ? copy_before_read_only(&asked.info,
+									   sizeof(asked.info), 8) :
+						 &asked.info);
+		err = call_bpf(BPF_OBJ_GET_INFO_BY_FD, i ? &attr :
+			       copy_before_read_only(&attr, sizeof(attr),
+						     offsetof(union bpf_attr, info.info_len)),
+			       sizeof(attr));
+		faults_count(faults, err);
+		EXPECT_EQ(-EFAULT, err) TH_LOG("result %u", i);
+		EXPECT_EQ(0, ask_info(&asked));
+		expect_asked(_metadata, &ways_to_ask[1], &asked, &before);
+		EXPECT_EQ(references, map_trace_module_references());
+	}
+	for (i = 0; i < 3; i++)
+		close(links[i]);
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
 TEST_F_TIMEOUT(fault, load_of_a_tracer, 900)
 {
 	struct faults *faults = &self->faults;

@@ -770,6 +770,193 @@ TEST_F_TIMEOUT(fault, what_tells_about_tracers, 600)
 	EXPECT_TRUE(loaded_is_gone(loaded));
 }
 
+/* The elements that bpf(2) operates on */
+#define NR_OPERATED 4
+static __u32 operated_keys[NR_OPERATED];
+static __u64 operated_values[NR_OPERATED];
+
+static int update_batch(int map)
+{
+	__u32 count = NR_OPERATED, i;
+
+	for (i = 0; i < NR_OPERATED; i++) {
+		operated_keys[i] = i;
+		operated_values[i]++;
+	}
+	return bpf_map_update_batch(map, operated_keys, operated_values, &count, NULL);
+}
+
+static int update_one(int map)
+{
+	const __u64 value = 1000;
+
+	return bpf_map_update_elem(map, &operated_keys[1], &value, BPF_ANY);
+}
+
+static int delete_one(int map)
+{
+	return bpf_map_delete_elem(map, &operated_keys[1]);
+}
+
+static int take_one(int map)
+{
+	__u64 value;
+
+	return bpf_map_lookup_and_delete_elem(map, &operated_keys[1], &value);
+}
+
+static int delete_batch(int map)
+{
+	__u32 count = NR_OPERATED;
+
+	return bpf_map_delete_batch(map, operated_keys, &count, NULL);
+}
+
+static int take_batch(int map)
+{
+	__u32 keys[NR_OPERATED], count = NR_OPERATED, next;
+	__u64 values[NR_OPERATED];
+	int err = bpf_map_lookup_and_delete_batch(map, NULL, &next, keys, values, &count, NULL);
+
+	/* There are no more of them. */
+	return err == -ENOENT ? 0 : err;
+}
+
+static const struct operation_path {
+	const char *path;
+	int (*operate)(int map);
+	/* On each map: what is at least refused for want of memory, or as a copy fails */
+	unsigned int allocations, copies;
+} operation_paths[] = {
+	/* The key and the value; the arguments as well */
+	{ "BPF_MAP_UPDATE_ELEM", update_one, 2, 3 },
+	{ "BPF_MAP_DELETE_ELEM", delete_one, 1, 2 },
+	{ "BPF_MAP_LOOKUP_AND_DELETE_ELEM", take_one, 2, 3 },
+	{ "BPF_MAP_UPDATE_BATCH", update_batch, 2, 1 + 2 * NR_OPERATED },
+	{ "BPF_MAP_DELETE_BATCH", delete_batch, 1, 1 + NR_OPERATED },
+	/* The keys and values at once, or as many as one chain of the map has */
+	{ "BPF_MAP_LOOKUP_AND_DELETE_BATCH", take_batch, 2, 3 },
+};
+
+static const struct operated_map {
+	const char *name;
+	enum bpf_map_type type;
+	__u32 flags;
+} operated_maps[] = {
+	{ "HASH", BPF_MAP_TYPE_HASH },
+	{ "LRU_HASH", BPF_MAP_TYPE_LRU_HASH },
+	{ "RHASH", BPF_MAP_TYPE_RHASH, BPF_F_NO_PREALLOC },
+};
+
+/* What the event tracers and the sync tracer were told is what the map holds: for how many not */
+static unsigned int count_untold(const struct sync_bpf *skel, int map)
+{
+	const int told[] = { bpf_map__fd(skel->maps.events), bpf_map__fd(skel->maps.mirror) };
+	unsigned int untold = 0, i;
+	__u32 key;
+
+	for (key = 0; key < NR_OPERATED; key++) {
+		__u64 value = 0;
+		bool there = !bpf_map_lookup_elem(map, &key, &value);
+
+		for (i = 0; i < ARRAY_SIZE(told); i++) {
+			__u64 seen = 0;
+
+			untold += there == !!bpf_map_lookup_elem(told[i], &key, &seen) ||
+				  (there && value != seen);
+		}
+	}
+	return untold;
+}
+
+/* Whatever of an operation is done before it fails is told, and nothing else. */
+static void fail_operation(struct __test_metadata *_metadata, struct faults *faults,
+			   struct sync_bpf *skel, const struct operation_path *path, int map,
+			   const char *name)
+{
+	bool failed = true;
+	int nth, err;
+
+	for (nth = 1; failed; nth++) {
+		ASSERT_LT(nth, MAX_NTH);
+		ASSERT_EQ(0, update_batch(map));
+		EXPECT_EQ(0, count_untold(skel, map));
+		faults_arm(faults, nth);
+		err = path->operate(map);
+		failed = faults_disarm(faults);
+		if (failed)
+			faults_count(faults, err);
+		if (err) {
+			EXPECT_EQ(faults->injector->err, err)
+				TH_LOG("%s, %s %d", path->path, name, nth);
+			ASSERT_TRUE(failed);
+		}
+		EXPECT_EQ(0, count_untold(skel, map)) TH_LOG("%s, %s %d", path->path, name, nth);
+		/* The next one succeeds. */
+		ASSERT_EQ(0, update_batch(map));
+		EXPECT_EQ(0, path->operate(map)) TH_LOG("%s, %s %d", path->path, name, nth);
+		EXPECT_EQ(0, count_untold(skel, map)) TH_LOG("%s, %s %d", path->path, name, nth);
+	}
+}
+
+/* A new map with three tracers. Its fd, or a negative errno */
+static int trace_new_map(const struct sync_bpf *skel, const struct operated_map *kind,
+			 int links[3])
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = kind->flags);
+	int map = bpf_map_create(kind->type, "operated", sizeof(__u32), sizeof(__u64), 64,
+				 &opts);
+
+	links[0] = map_trace_attach(bpf_program__fd(skel->progs.updated), map, UPDATE, 0);
+	links[1] = map_trace_attach(bpf_program__fd(skel->progs.deleted), map, DELETE, 0);
+	links[2] = map_trace_attach(bpf_program__fd(skel->progs.synced), map,
+				    map_trace_type_sync(), 0);
+	return links[0] < 0 || links[1] < 0 || links[2] < 0 ? -EINVAL : map;
+}
+
+TEST_F_TIMEOUT(fault, operations, 900)
+{
+	struct sync_bpf *skel = load_sync_with("updated deleted");
+	int maps[ARRAY_SIZE(operated_maps)], links[ARRAY_SIZE(operated_maps)][3];
+	struct faults *faults = &self->faults;
+	struct loaded *loaded;
+	unsigned int i, j;
+
+	ASSERT_NE(NULL, skel);
+	loaded = note_loaded(skel->obj);
+	for (i = 0; i < ARRAY_SIZE(operated_maps); i++) {
+		maps[i] = trace_new_map(skel, &operated_maps[i], links[i]);
+		ASSERT_LE(0, maps[i]) TH_LOG("%s", operated_maps[i].name);
+	}
+	FOR_EACH_INJECTOR(faults) {
+		for (j = 0; j < ARRAY_SIZE(operation_paths); j++) {
+			const struct operation_path *path = &operation_paths[j];
+
+			faults_new_row(faults, path->path);
+			for (i = 0; i < ARRAY_SIZE(operated_maps); i++) {
+				fail_operation(_metadata, faults, skel, path, maps[i],
+					       operated_maps[i].name);
+				/* The next map has the same keys. */
+				ASSERT_EQ(0, update_batch(maps[i]));
+				ASSERT_EQ(0, delete_batch(maps[i]));
+			}
+			if (faults_are_of_memory(faults))
+				EXPECT_LE(i * path->allocations, faults_refused(faults))
+					TH_LOG("%s", path->path);
+			if (faults_are_of_copies(faults))
+				EXPECT_LE(i * path->copies, faults_refused(faults))
+					TH_LOG("%s", path->path);
+		}
+	}
+	for (i = 0; i < ARRAY_SIZE(operated_maps); i++) {
+		for (j = 0; j < 3; j++)
+			close(links[i][j]);
+		close(maps[i]);
+	}
+	sync_bpf__destroy(skel);
+	EXPECT_TRUE(loaded_is_gone(loaded));
+}
+
 /* The arguments of BPF_LINK_FLUSH */
 struct flush_attr {
 	__u32 link_fd, flags;

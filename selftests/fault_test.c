@@ -1206,6 +1206,44 @@ static int find_function(const char *name, unsigned long *start, unsigned long *
 	return *start ? 0 : -ENOENT;
 }
 
+/* Without memory to ask for the module, the load says that it lacks the module. */
+TEST_F_TIMEOUT(fault, load_that_brings_the_module, 600)
+{
+	struct faults *faults = &self->faults;
+	unsigned long start, end;
+	bool failed;
+	int nth, fd;
+
+	ASSERT_EQ(0, find_function("__request_module", &start, &end));
+	FOR_EACH_INJECTOR(faults) {
+		if (!faults_are_of_memory(faults))
+			continue;
+		faults_limit_to(faults, start, end);
+		faults_new_row(faults, "load that brings the module");
+		failed = true;
+		for (nth = 1; failed; nth++) {
+			ASSERT_LT(nth, MAX_NTH);
+			ASSERT_EQ(0, map_trace_module_unload_retry(FREED_AFTER_MS));
+			faults_arm(faults, nth);
+			fd = load_empty_tracer(UPDATE);
+			failed = faults_disarm(faults);
+			if (failed)
+				faults_count(faults, fd < 0 ? fd : 0);
+			if (fd < 0) {
+				EXPECT_EQ(-EOPNOTSUPP, fd);
+				ASSERT_TRUE(failed);
+				EXPECT_FALSE(map_trace_module_loaded());
+				fd = load_empty_tracer(UPDATE);
+			}
+			ASSERT_LE(0, fd) TH_LOG("the next one: %s", strerror(-fd));
+			EXPECT_TRUE(map_trace_module_loaded());
+			close(fd);
+		}
+		/* The arguments of modprobe, the name of the module, the request */
+		EXPECT_LE(3, faults_refused(faults));
+	}
+}
+
 /* No memory of the kernel's loader of modules around it, which is not made for that */
 TEST_F_TIMEOUT(fault, module_init, 900)
 {

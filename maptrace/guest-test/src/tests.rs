@@ -64,7 +64,6 @@ pub const QUICK: &[&str] = &[
     "a_closed_pipe_ends_it",
     "migrate_moves_a_map_in_use_to_another_layout",
     "migrate_stops_and_starts",
-    "migrate_takes_tries",
     "migrate_takes_hashes_with_a_value_for_each_cpu",
     "migrate_moves_a_set_behind_one_switch",
     "migrate_goes_on_when_it_was_killed",
